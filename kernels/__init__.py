@@ -1,0 +1,1 @@
+"""CUDA C sources, one operation per file, compiled at run time by voxtract.backend."""

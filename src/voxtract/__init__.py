@@ -1,0 +1,1 @@
+"""Annotated volumes into training data."""

@@ -1,0 +1,150 @@
+"""The values that travel from read through compute to write. All are frozen."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from voxtract.geometry import Grid
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Header:
+    """What is known of a volume before a voxel is read.
+
+    Parameters
+    ----------
+    grid : Grid
+        Shape (x, y, z) and affine (RAS+ mm).
+    dtype : numpy.dtype
+        Stored dtype in this machine's byte order.
+    slope, intercept : float
+        Value of a voxel = stored * slope + intercept.
+    where : str
+        The file (or member, or URL) for messages.
+    """
+
+    grid: Grid
+    dtype: np.dtype[Any]
+    slope: float = 1.0
+    intercept: float = 0.0
+    where: str = "volume"
+
+    @property
+    def is_scaled(self) -> bool:
+        """Whether a voxel's value differs from its stored number."""
+        return (self.slope, self.intercept) != (1.0, 0.0)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the voxels as stored."""
+        return int(np.prod(self.grid.shape, dtype=object)) * self.dtype.itemsize
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Volume:
+    """Voxels (x, y, z) in their stored dtype, and their header."""
+
+    header: Header
+    data: NDArray[Any]
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Components:
+    """Connected components (or whole labels), one row each, in raster order of the first voxel.
+
+    Parameters
+    ----------
+    start, stop : (n, 3) int64
+        Half-open box in voxels, axes (x, y, z).
+    label : (n,) integer, dtype of the label volume
+    count : (n,) int64
+        Voxels of the component.
+    total : (n, 3) int64, optional
+        Sum of the voxel coordinates (x, y, z), where the center of mass was asked for.
+    """
+
+    start: NDArray[np.int64]
+    stop: NDArray[np.int64]
+    label: NDArray[Any]
+    count: NDArray[np.int64]
+    total: NDArray[np.int64] | None = None
+
+    def __len__(self) -> int:
+        return len(self.label)
+
+    def select(self, keep: NDArray[Any]) -> Components:
+        """Rows where the boolean (n,) `keep` is set, or rows at the integer positions `keep`."""
+        return replace(
+            self,
+            start=self.start[keep],
+            stop=self.stop[keep],
+            label=self.label[keep],
+            count=self.count[keep],
+            total=None if self.total is None else self.total[keep],
+        )
+
+    @property
+    def box_center(self) -> NDArray[np.float64]:
+        """(n, 3) middle of each box: (first + last) / 2, may end in .5."""
+        return (self.start + self.stop - 1) / 2
+
+    @property
+    def mass_center(self) -> NDArray[np.float64]:
+        """(n, 3) mean voxel position; needs `total`."""
+        if self.total is None:
+            raise TypeError("these components were found without mass=True")
+        return self.total / self.count[:, None]
+
+
+class VolumeFile(Protocol):
+    """A volume that can be asked for its header cheaply and for its voxels once."""
+
+    @property
+    def where(self) -> str:
+        """The path, member or URL for messages."""
+
+    def header(self) -> Header:
+        """Shape, affine, dtype and scaling, without reading voxels."""
+
+    def read(self) -> Volume:
+        """Header and voxels; the file is decoded once."""
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Case:
+    """One image volume and what annotates it; either may be missing, never both."""
+
+    id: str
+    image: VolumeFile | None = None
+    labels: VolumeFile | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """A file that the listing found but that no case uses, and why."""
+
+    where: str
+    reason: str
+
+
+class Source(Protocol):
+    """Something that lists cases: a NIfTI file, a folder, a pair of folders."""
+
+    @property
+    def description(self) -> str:
+        """What was recognised, in a line for people."""
+
+    @property
+    def cases(self) -> Sequence[Case]:
+        """The cases, sorted by id; every id is there once and can be a folder name."""
+
+    @property
+    def skipped(self) -> Sequence[Skipped]:
+        """What the listing found and no case uses."""
