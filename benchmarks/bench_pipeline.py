@@ -1,0 +1,251 @@
+"""Whole processes on a folder of .nii.gz: voxtract against nidataset 0.9.1 and against the physical floor.
+
+Two CT-like int16 volumes (512 x 512 x 160, 84 MB each) and their instance masks. Every command is a fresh process,
+timed from outside with its peak memory; the commands take turns, and a ratio is the median of the ratios of each
+turn. The floor is what any tool must do at least: inflate the files with ISA-L on all cores, write the same bytes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import tifffile
+from numpy.typing import NDArray
+from scipy import ndimage
+
+SHAPE = (512, 512, 160)
+CASES = 2
+
+OURS = {
+    "slices": ["-m", "voxtract", "slices", "{images}", "{out}", "--quiet"],
+    "annotations": ["-m", "voxtract", "annotations", "{masks}", "{out}", "--quiet", "--data-mode", "box"],
+    "boxes of labels": [
+        *["-m", "voxtract", "annotations", "{masks}", "{out}", "--quiet", "--data-mode", "box"],
+        *["--extraction-mode", "volume", "--objects", "labels"],
+    ],
+}
+THEIRS = {
+    "slices": "s.extract_slices_dataset('{images}', '{out}', 'axial')",
+    "annotations": "s.extract_annotations_dataset('{masks}', '{out}', 'axial', data_mode='box')",
+    "boxes of labels": (
+        "s.extract_annotations_dataset('{masks}', '{out}', 'axial', extraction_mode='volume', data_mode='box')"
+    ),
+}
+
+
+def main(repeat: int = 7, peer_repeat: int = 3, shape: tuple[int, int, int] = SHAPE) -> dict[str, Any]:
+    """Measure, and return a JSON-ready result."""
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        content = make_inputs(root, shape)
+        result: dict[str, Any] = {"content": content, "repeat": repeat, "whole processes": {}}
+        for work in OURS:
+            result["whole processes"][work] = _against_nidataset(work, root, peer_repeat)
+        result["against the floor"] = _against_floor(root, repeat)
+        return result
+
+
+def make_inputs(root: Path, shape: tuple[int, int, int]) -> dict[str, Any]:
+    """Write `CASES` images and masks; return what they are."""
+    import nibabel as nib
+
+    content: dict[str, Any] = {"shape": list(shape), "cases": CASES}
+    for case in range(CASES):
+        rng = np.random.default_rng(case)
+        image, mask = ct_like(rng, shape), instances(rng, shape)
+        for kind, data in (("images", image), ("masks", mask)):
+            (root / kind).mkdir(exist_ok=True)
+            nib.save(nib.Nifti1Image(data, np.diag([0.8, 0.8, 1.5, 1])), root / kind / f"case_{case}.nii.gz")
+    for kind, itemsize in (("images", 2), ("masks", 1)):
+        packed = sum(p.stat().st_size for p in (root / kind).iterdir())
+        content[kind] = {
+            "bytes": CASES * int(np.prod(shape)) * itemsize,
+            "gzip_ratio": round(CASES * int(np.prod(shape)) * itemsize / packed, 2),
+        }
+    content["masks"]["labels"] = int(mask.max())
+    content["masks"]["foreground"] = round(float((mask > 0).mean()), 4)
+    return content
+
+
+def ct_like(rng: np.random.Generator, shape: tuple[int, int, int]) -> NDArray[np.int16]:
+    """Air around a body of smooth tissue with scanner noise; compresses about 2:1 as CT does."""
+    coarse = rng.standard_normal(tuple(n // 16 + 2 for n in shape)).astype(np.float32)
+    tissue = ndimage.zoom(coarse, [n / c for n, c in zip(shape, coarse.shape, strict=True)], order=1)
+    x, y = np.ogrid[-1 : 1 : shape[0] * 1j, -1 : 1 : shape[1] * 1j]
+    body = ((x / 0.8) ** 2 + (y / 0.6) ** 2 < 1)[:, :, None]
+    noise = rng.standard_normal(shape).astype(np.float32)
+    return np.where(body, 40 + 60 * tissue + 12 * noise, -1000 + 3 * noise).astype(np.int16)
+
+
+def instances(rng: np.random.Generator, shape: tuple[int, int, int], count: int = 20) -> NDArray[np.uint8]:
+    """Ellipsoids, each its own label; those that would touch an earlier one are left out."""
+    mask = np.zeros(shape, np.uint8)
+    label = 1
+    while label <= count:
+        radius = rng.uniform(0.02, 0.05, 3) * shape
+        center = rng.uniform(radius + 1, np.array(shape) - radius - 1)
+        low, high = np.floor(center - radius).astype(int) - 1, np.ceil(center + radius).astype(int) + 2
+        box = tuple(slice(max(0, a), b) for a, b in zip(low, high, strict=True))
+        if mask[box].any():
+            continue
+        grid = np.ogrid[box]
+        inside = sum(((g - c) / r) ** 2 for g, c, r in zip(grid, center, radius, strict=True)) < 1
+        mask[box][inside] = label
+        label += 1
+    return mask
+
+
+def timed(command: list[str]) -> dict[str, float]:
+    """Run a process: wall seconds, processor seconds, peak memory in MB."""
+    begin = time.perf_counter()
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise RuntimeError(f"{command} ended with {process.returncode}")
+    return {
+        "wall_s": time.perf_counter() - begin,
+        "cpu_s": usage.ru_utime + usage.ru_stime,
+        "peak_mb": usage.ru_maxrss / 1024,
+    }
+
+
+def _against_nidataset(work: str, root: Path, repeat: int) -> dict[str, Any]:
+    places = {"images": root / "images", "masks": root / "masks"}
+    ours_out, theirs_out = root / "ours", root / "theirs"
+    ours = [sys.executable, *(w.format(**places, out=ours_out) for w in OURS[work])]
+    theirs = [sys.executable, "-c", "import nidataset.slices as s; " + THEIRS[work].format(**places, out=theirs_out)]
+    runs: dict[str, list[dict[str, float]]] = {"voxtract": [], "nidataset": []}
+    for _ in range(repeat):
+        for name, command, out in (("voxtract", ours, ours_out), ("nidataset", theirs, theirs_out)):
+            shutil.rmtree(out, ignore_errors=True)
+            runs[name].append(timed(command))
+    check = {"slices": _same_slices, "boxes of labels": _same_boxes}.get(work, _boxes_exist)
+    checked = check(ours_out, theirs_out)
+    for out in (ours_out, theirs_out):
+        shutil.rmtree(out)
+    ratios = [t["wall_s"] / o["wall_s"] for o, t in zip(runs["voxtract"], runs["nidataset"], strict=True)]
+    return {
+        "ratio": round(statistics.median(ratios), 1),
+        "ratios": [round(r, 1) for r in ratios],
+        "checked": checked,
+        **{name: _median(of) for name, of in runs.items()},
+    }
+
+
+def _same_slices(ours: Path, theirs: Path) -> str:
+    names = sorted(p.relative_to(ours) for p in ours.rglob("*.tif"))
+    assert names == sorted(p.relative_to(theirs) for p in theirs.rglob("*.tif"))
+    for name in names[:: max(1, len(names) // 40)]:
+        np.testing.assert_array_equal(tifffile.imread(ours / name), tifffile.imread(theirs / name))
+    return f"same {len(names)} file names; every 8th image equal pixel for pixel"
+
+
+def _same_boxes(ours: Path, theirs: Path) -> str:
+    count = 0
+    for path in sorted(ours.rglob("*.csv")):
+        mine, other = pd.read_csv(path), pd.read_csv(theirs / path.relative_to(ours))
+        swapped = other.rename(columns={"X_MIN": "Y_MIN", "Y_MIN": "X_MIN", "X_MAX": "Y_MAX", "Y_MAX": "X_MAX"})
+        order = list(mine)
+        one, two = (set(map(tuple, t[order].to_numpy().tolist())) for t in (mine, swapped))
+        assert one == two, path
+        count += len(mine)
+    return f"the same {count} boxes (nidataset names voxel x X in this mode, we name it Y)"
+
+
+def _boxes_exist(ours: Path, theirs: Path) -> str:
+    rows = sum(len(pd.read_csv(p)) for p in ours.rglob("*.csv"))
+    assert rows
+    assert list(theirs.rglob("*.csv"))
+    return (
+        f"{rows} rows of ours; not comparable row by row: nidataset writes the 3D box of each label into every slice "
+        "it touches, we write each slice's own components"
+    )
+
+
+def _against_floor(root: Path, repeat: int) -> dict[str, Any]:
+    """In one process: our function against the bare inflate and the bare write of the same bytes, all cores."""
+    import voxtract
+
+    images, masks, out = root / "images", root / "masks", root / "out"
+    quiet: dict[str, Any] = {"progress": False}
+    work: dict[str, Callable[[], object]] = {
+        "inflate images": lambda: _inflate_all(images),
+        "write slices": lambda: _write_raw(out, SHAPE[:2], 2, CASES * SHAPE[2]),
+        "voxtract slices": lambda: voxtract.extract_slices_dataset(images, out, **quiet),
+        "inflate masks": lambda: _inflate_all(masks),
+        "write tables": lambda: _write_raw(out, (1, 100), 1, CASES * SHAPE[2]),
+        "voxtract annotations": lambda: voxtract.extract_annotations_dataset(masks, out, data_mode="box", **quiet),
+    }
+    seconds: dict[str, list[float]] = {name: [] for name in work}
+    for turn in range(repeat + 1):
+        for name, function in work.items():
+            shutil.rmtree(out, ignore_errors=True)
+            out.mkdir()
+            begin = time.perf_counter()
+            function()
+            if turn:
+                seconds[name].append(time.perf_counter() - begin)
+    shutil.rmtree(out)
+    ratio = {}
+    for kind, floors in (
+        ("slices", ("inflate images", "write slices")),
+        ("annotations", ("inflate masks", "write tables")),
+    ):
+        each = [
+            ours / max(floor)
+            for ours, *floor in zip(seconds[f"voxtract {kind}"], *(seconds[f] for f in floors), strict=True)
+        ]
+        ratio[kind] = round(statistics.median(each), 2)
+    return {"times the floor": ratio, "median_s": {n: round(statistics.median(s), 4) for n, s in seconds.items()}}
+
+
+def _inflate_all(folder: Path) -> None:
+    from isal import igzip
+
+    def inflate(path: Path) -> None:
+        buffer = memoryview(bytearray(1 << 20))
+        with igzip.open(path) as file:
+            while file.readinto(buffer):
+                pass
+
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(inflate, folder.iterdir()))
+
+
+def _write_raw(out: Path, size: tuple[int, int], itemsize: int, count: int) -> None:
+    content = np.ones(size[0] * size[1] * itemsize, np.uint8)
+
+    def write(number: int) -> None:
+        file = os.open(f"{out}/{number}", os.O_WRONLY | os.O_CREAT, 0o644)
+        os.write(file, content)
+        os.close(file)
+
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        list(pool.map(write, range(count)))
+
+
+def _median(runs: list[dict[str, float]]) -> dict[str, float]:
+    return {key: round(statistics.median(run[key] for run in runs), 3) for key in runs[0]}
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--repeat", type=int, default=7)
+    parser.add_argument("--peer-repeat", type=int, default=3)
+    arguments = parser.parse_args()
+    print(json.dumps(main(arguments.repeat, arguments.peer_repeat), indent=2))

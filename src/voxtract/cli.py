@@ -1,0 +1,430 @@
+"""The ``voxtract`` command: arguments -> plan -> pipeline -> exit code. The only module that prints.
+
+Results go to stdout, progress and errors to stderr. Exit code 0: all done; 1: some files failed, each named with its
+reason; 2: wrong usage or input; 130: stopped with Ctrl-C.
+
+Heavy imports wait until a command needs them, so that ``--version`` and ``--help`` answer at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from voxtract.describe import Description
+    from voxtract.model import Source
+    from voxtract.report import Report
+    from voxtract.settings import Settings
+
+VIEWS = ("axial", "coronal", "sagittal")
+_UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command with `argv` (by default the arguments of the process) and return its exit code."""
+    parser = _parser()
+    args = parser.parse_args(argv)
+    if args.version:
+        from importlib.metadata import version
+
+        print(f"voxtract {version('voxtract')}")
+        return 0
+    if args.work is None:
+        parser.print_help(sys.stderr)
+        return 2
+    from voxtract.errors import VoxtractError
+
+    _set_up_log(args.debug)
+    try:
+        work: Callable[[argparse.Namespace], int] = args.work
+        return work(args)
+    except VoxtractError as error:
+        if args.debug:
+            raise
+        print(f"voxtract: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("voxtract: stopped; every file that has its final name is complete", file=sys.stderr)
+        return 130
+
+
+def _set_up_log(debug: bool) -> None:
+    import logging
+
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("voxtract: %(message)s"))
+    log = logging.getLogger("voxtract")
+    log.handlers[:] = [handler]
+    log.propagate = False
+    log.setLevel(logging.DEBUG if debug else logging.ERROR)
+
+
+# ---------------------------------------------------------------- commands
+
+
+def _slices(args: argparse.Namespace) -> int:
+    from voxtract.settings import Settings
+
+    settings = Settings(
+        views=(args.view,),
+        annotations=None,
+        saving_mode=args.saving_mode,
+        target_size=args.target_size,
+        **_image_options(args),
+    )
+    return _plain(args, settings, "image", "slices")
+
+
+def _annotations(args: argparse.Namespace) -> int:
+    from voxtract.settings import Settings
+
+    settings = Settings(
+        views=(args.view,),
+        images=None,
+        saving_mode=args.saving_mode,
+        target_size=args.target_size,
+        reorient=args.reorient,
+        **_annotation_options(args),
+    )
+    return _plain(args, settings, "labels", "annotations")
+
+
+def _plain(args: argparse.Namespace, settings: Settings, role: Any, kind: Any) -> int:
+    from voxtract.read import plain_file, plain_folder
+    from voxtract.slices import run_plain
+
+    source = plain_folder(args.input, role) if args.input.is_dir() else plain_file(args.input, role)
+    if args.dry_run:
+        return _plan(args, source, settings)
+    report = run_plain(source, args.output, settings, kind, save_stats=args.save_stats, **_run_options(args))
+    return _show(args, report)
+
+
+def _extract(args: argparse.Namespace) -> int:
+    from voxtract.pipeline import extract_source
+    from voxtract.settings import Settings
+
+    settings = Settings(
+        views=tuple(args.views),
+        annotations=None if args.annotations == "none" else args.annotations,
+        saving_mode=args.saving_mode,
+        target_size=args.target_size,
+        allow_affine_mismatch=args.allow_affine_mismatch,
+        **_image_options(args),
+        **_annotation_options(args),
+    )
+    source = _open(args)
+    if args.dry_run:
+        return _plan(args, source, settings)
+    report = extract_source(
+        source, args.output, settings, resume=args.resume, overwrite=args.overwrite, **_run_options(args)
+    )
+    return _show(args, report)
+
+
+def _plan(args: argparse.Namespace, source: Source, settings: Settings) -> int:
+    from voxtract.pipeline import plan
+
+    return _show(args, plan(source, args.output, settings))
+
+
+def _show(args: argparse.Namespace, report: Report) -> int:
+    if args.json:
+        print(report.to_json())
+    elif not args.quiet:
+        print(report)
+    return report.exit_code
+
+
+def _inspect(args: argparse.Namespace) -> int:
+    from voxtract.describe import describe
+
+    source = _open(args)
+    described = list(describe(source, values=args.values or len(source.cases) == 1))
+    if args.json:
+        from dataclasses import asdict
+
+        skipped = [asdict(s) for s in source.skipped]
+        print(
+            json.dumps(
+                {"source": source.description, "volumes": [asdict(d) for d in described], "skipped": skipped},
+                indent=2,
+                ensure_ascii=False,
+            )
+        )
+    else:
+        print(source.description)
+        print(_table(["case", "role", "shape", "spacing mm", "axes", "dtype", "scale", "values"], map(_row, described)))
+        for skip in source.skipped:
+            print(f"skipped: {skip.where}: {skip.reason}")
+    for one in described:
+        if one.error:
+            print(f"voxtract: {one.error}", file=sys.stderr)
+    return 1 if any(one.error for one in described) else 0
+
+
+def _row(one: Description) -> list[str]:
+    if one.error:
+        return [one.case, one.role, "cannot be read", "", "", "", "", ""]
+    scale = "" if (one.slope, one.intercept) == (1, 0) else f"x {one.slope:g} {one.intercept:+g}"
+    values = ""
+    if one.labels and (one.role == "labels" or len(one.labels) <= 10):
+        shown = [f"{label}: {count:,}" for label, count in list(one.labels.items())[:8]]
+        more = f", … {len(one.labels) - 8} more" if len(one.labels) > 8 else ""
+        values = f"{len(one.labels)} labels ({', '.join(shown)}{more} voxels)"
+    elif one.range:
+        values = f"{one.range[0]:g} to {one.range[1]:g}"
+    return [
+        one.case,
+        one.role,
+        " x ".join(map(str, one.shape)),
+        " x ".join(f"{mm:.4g}" for mm in one.spacing_mm),
+        one.orientation,
+        one.dtype,
+        scale,
+        values,
+    ]
+
+
+def _table(head: list[str], rows: Iterable[list[str]]) -> str:
+    lines = [head, *rows]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines
+    )
+
+
+def _demo(args: argparse.Namespace) -> int:
+    from voxtract.demo import run_demo
+
+    made = run_demo(args.output, progress=False if args.quiet else None)
+    if args.json:
+        print(json.dumps(made.to_dict(), indent=2, ensure_ascii=False))
+    elif not args.quiet:
+        print(made)
+    return made.report.exit_code
+
+
+def _doctor(args: argparse.Namespace) -> int:
+    from voxtract.doctor import examine
+
+    facts = examine()
+    if args.json:
+        print(json.dumps(facts, indent=2, ensure_ascii=False))
+        return 0
+    print(
+        f"Python {facts['python']} on {facts['platform']}, {facts['cores']} of {facts['cores_of_machine']} cores usable"
+    )
+    print(f"memory limit {facts['memory_limit_mb']:,} MB unless --memory-limit says otherwise")
+    for title in ("backends", "codecs"):
+        rows = [["", name, "yes" if can["available"] else "no", can["note"]] for name, can in facts[title].items()]
+        print(f"\n{_table([title, '', '', ''], rows)}")
+    print(f"\n{_table(['packages', '', ''], [['', n, v or 'not installed'] for n, v in facts['packages'].items()])}")
+    return 0
+
+
+# ---------------------------------------------------------------- arguments
+
+
+def _open(args: argparse.Namespace) -> Source:
+    from voxtract.read import open_source
+
+    return open_source(
+        args.source,
+        image=args.image,
+        labels=args.labels,
+        format=args.format,
+        recursive=args.recursive,
+        volume_index=args.volume_index,
+        image_suffix=args.image_suffix,
+        labels_suffix=args.labels_suffix,
+    )
+
+
+def _image_options(args: argparse.Namespace) -> dict[str, Any]:
+    return {
+        "images": None if args.images == "none" else args.images,
+        "pad_value": args.pad_value,
+        "dtype": args.dtype,
+        "normalization": args.normalization,
+        "compression": args.compression,
+        "reorient": args.reorient,
+    }
+
+
+def _annotation_options(args: argparse.Namespace) -> dict[str, Any]:
+    return {
+        "extraction_mode": args.extraction_mode,
+        "data_mode": args.data_mode,
+        "components": args.components,
+        "center": args.center,
+        "extra_columns": tuple(args.extra_columns),
+        "objects": args.objects,
+        "connectivity": args.connectivity,
+        "min_size": args.min_size,
+        "classes": args.classes,
+        "threshold": args.threshold,
+        "skip_empty": args.skip_empty,
+        "index_width": args.index_width,
+    }
+
+
+def _run_options(args: argparse.Namespace) -> dict[str, Any]:
+    return {
+        "backend": args.backend,
+        "workers": args.workers,
+        "memory_limit": args.memory_limit,
+        "progress": False if args.quiet else None,
+    }
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="voxtract",
+        description="Annotated volumes (CT, MR, EM) into training data: slices, and boxes and centers of components.",
+        epilog="exit code: 0 all done, 1 some files failed (each is named), 2 wrong usage or input",
+    )
+    parser.add_argument("--version", action="store_true", help="print the version and exit")
+    parser.set_defaults(work=None, debug=False)
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
+
+    one = _command(commands, "slices", _slices, "every slice of every .nii.gz of a folder (or one file) as an image")
+    _add_plain(one)
+    _add_images(one, formats=("tiff", "png"))
+    _add_geometry(one)
+    _add_run(one)
+
+    one = _command(commands, "annotations", _annotations, "boxes or centers of the components of label volumes as CSV")
+    _add_plain(one)
+    _add_annotations(one, index_width=0)
+    _add_geometry(one)
+    _add_run(one)
+
+    one = _command(commands, "extract", _extract, "images and annotations together, several views from one decode")
+    _add_source(one)
+    one.add_argument("output", type=Path, metavar="OUT", help="folder to write to; made where it is missing")
+    one.add_argument("--views", nargs="+", choices=VIEWS, default=["axial"], help="views to cut (default: axial)")
+    one.add_argument("--annotations", choices=("csv", "none"), default="csv", help="format of annotations")
+    one.add_argument("--saving-mode", choices=("case", "view", "flat"), default="case", help="folders below OUT")
+    one.add_argument("--allow-affine-mismatch", action="store_true", help="accept labels with another affine")
+    one.add_argument("--resume", action="store_true", help="go on with the run that was interrupted in OUT")
+    one.add_argument("--overwrite", action="store_true", help="replace the output of an earlier run in OUT")
+    _add_images(one, formats=("tiff", "png", "none"))
+    _add_annotations(one, index_width=3)
+    _add_geometry(one)
+    _add_run(one)
+
+    one = _command(commands, "inspect", _inspect, "what a volume or a folder is: shape, spacing, axes, dtype, labels")
+    _add_source(one)
+    one.add_argument("--values", action="store_true", help="read the voxels of many files too: range and labels")
+
+    one = _command(commands, "demo", _demo, "make a small data set, extract it, draw a contact sheet")
+    one.add_argument("output", type=Path, metavar="OUT", help="folder to write to; made where it is missing")
+
+    _command(commands, "doctor", _doctor, "which backends and codecs this installation has, and why not")
+    return parser
+
+
+def _command(commands: Any, name: str, work: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+    parser.set_defaults(work=work)
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
+    parser.add_argument("--quiet", action="store_true", help="no progress bar and no summary")
+    parser.add_argument("--debug", action="store_true", help="tracebacks and detailed log")
+    return parser
+
+
+def _add_plain(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("input", type=Path, metavar="IN", help="folder of .nii.gz files, or one .nii.gz or .nii file")
+    parser.add_argument("output", type=Path, metavar="OUT", help="folder to write to; made where it is missing")
+    parser.add_argument("--view", choices=VIEWS, default="axial", help="axis to cut: z, y or x (default: axial)")
+    parser.add_argument(
+        "--saving-mode", choices=("case", "view"), default="case", help="OUT/<case>/<view> or OUT/<view>"
+    )
+    parser.add_argument("--save-stats", action="store_true", help="write OUT/<view>_…_stats.csv with the counts")
+
+
+def _add_source(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("source")
+    group.add_argument(
+        "source", nargs="?", type=Path, metavar="SOURCE", help="file or folder; its layout is recognised"
+    )
+    group.add_argument("--image", type=Path, metavar="PATH", help="image file or folder, named")
+    group.add_argument("--labels", type=Path, metavar="PATH", help="label file or folder, named")
+    group.add_argument("--format", metavar="NAME", help="do not guess the format")
+    group.add_argument("--recursive", action="store_true", help="look into subfolders too")
+    group.add_argument("--volume-index", type=int, metavar="N", help="frame of 4D files, from 0")
+    group.add_argument(
+        "--image-suffix", metavar="TEXT", help="end of image names that is no part of the case id (_0000)"
+    )
+    group.add_argument(
+        "--labels-suffix", metavar="TEXT", help="end of label names that is no part of the case id (_seg)"
+    )
+
+
+def _add_images(parser: argparse.ArgumentParser, *, formats: tuple[str, ...]) -> None:
+    group = parser.add_argument_group("images")
+    group.add_argument("--images", choices=formats, default="tiff", help="format of slice images (default: tiff)")
+    group.add_argument(
+        "--pad-value", type=float, default=0.0, help="value of the padding, in output units (default: 0)"
+    )
+    group.add_argument("--dtype", default="auto", help="auto, or a dtype to force, rounded and saturated")
+    group.add_argument(
+        "--normalization",
+        type=_normalization,
+        metavar="HOW",
+        help="min-max, z-score, percentile, or a window CENTER,WIDTH; over the volume, to float32",
+    )
+    group.add_argument("--compression", choices=("zlib", "zstd", "lzw"), help="of TIFF images")
+
+
+def _add_annotations(parser: argparse.ArgumentParser, *, index_width: int) -> None:
+    group = parser.add_argument_group("annotations")
+    group.add_argument(
+        "--extraction-mode", choices=("slice", "volume"), default="slice", help="a CSV a slice, or a volume"
+    )
+    group.add_argument("--data-mode", choices=("center", "box", "radius"), default="center", help="columns")
+    group.add_argument("--components", choices=("slice", "volume"), help="where components are found")
+    group.add_argument("--center", choices=("box", "mass"), default="box", help="middle of the box, or mean position")
+    group.add_argument("--extra-columns", nargs="+", default=[], metavar="NAME", help="LABEL, AREA, …")
+    group.add_argument("--objects", choices=("components", "labels"), default="components", help="a row per which")
+    group.add_argument("--connectivity", type=int, metavar="N", help="1 joins over faces only (default: diagonals too)")
+    group.add_argument("--min-size", type=int, default=1, metavar="N", help="leave out components with fewer voxels")
+    group.add_argument("--classes", type=int, nargs="+", metavar="LABEL", help="label values to take (default: all)")
+    group.add_argument("--threshold", type=float, metavar="VALUE", help="values above it are label 1")
+    group.add_argument("--skip-empty", action="store_true", help="no CSV for slices without annotations")
+    group.add_argument("--index-width", type=int, default=index_width, metavar="N", help="digits of the slice index")
+
+
+def _add_geometry(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("geometry")
+    group.add_argument("--target-size", type=int, nargs=2, metavar=("HEIGHT", "WIDTH"), help="pad slices to this size")
+    group.add_argument("--reorient", metavar="CODES", help="flip and permute axes first, e.g. RAS")
+
+
+def _add_run(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("run")
+    group.add_argument("--backend", choices=("auto", "cpu", "cuda"), default="auto", help="device (default: auto)")
+    group.add_argument("--workers", type=int, metavar="N", help="threads (default: all cores)")
+    group.add_argument("--memory-limit", type=_bytes, metavar="SIZE", help="for volumes in memory, e.g. 8GB")
+    group.add_argument("--dry-run", action="store_true", help="read headers, say what would be made, write nothing")
+
+
+def _normalization(text: str) -> str | tuple[float, float]:
+    parts = text.split(",")
+    if len(parts) == 2:
+        return float(parts[0]), float(parts[1])
+    return text
+
+
+def _bytes(text: str) -> int:
+    found = re.fullmatch(r"([0-9.]+)\s*([a-zA-Z]*)", text)
+    if found is None or found[2].upper() not in _UNITS:
+        raise argparse.ArgumentTypeError(f"{text!r} is no size; write for example 8GB or 500MB")
+    return int(float(found[1]) * _UNITS[found[2].upper()])

@@ -1,0 +1,138 @@
+"""The journal of a run: which cases are complete, so that an interrupted run can go on.
+
+One file of JSON lines, ``.voxtract/journal.jsonl`` in the output folder. The first line holds the settings, each
+further line a case whose outputs are all in place, with size and modification time of its inputs. A line is
+written with one ``write`` after the outputs have their names, so a killed process leaves at most one line cut
+short, the last one, and that case is done again. When a run ends, the lines are put in the order of the source:
+a resumed run then leaves the very bytes that an undisturbed one leaves.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from voxtract.errors import DamagedFile, InvalidInput, OutputError
+from voxtract.report import CaseResult
+
+FOLDER = ".voxtract"
+
+
+class Journal:
+    """Cases already complete in `output`, and a place to note the next.
+
+    Parameters
+    ----------
+    output : Path
+        Output folder of the run.
+    settings : mapping of JSON values
+        Everything that shapes the outputs.
+    resume, overwrite : bool
+        What to do where an earlier run has left a journal: go on with it, or start anew.
+
+    Raises
+    ------
+    InvalidInput
+        An earlier run is there and neither was asked for, or its settings differ.
+    DamagedFile
+        A line other than the last does not read.
+    OutputError
+        The journal cannot be written.
+    """
+
+    def __init__(self, output: Path, settings: Mapping[str, Any], *, resume: bool = False, overwrite: bool = False):
+        self._path = output / FOLDER / "journal.jsonl"
+        self._lock = threading.Lock()
+        self._done: dict[str, dict[str, Any]] = {}
+        head = json.loads(json.dumps({"journal": 1, "settings": settings}))
+        if self._path.exists() and not overwrite:
+            if not resume:
+                raise InvalidInput(
+                    f"{output}: holds the output of an earlier run; pass resume=True (--resume) to go on with it, "
+                    "overwrite=True (--overwrite) to replace it, or choose another folder"
+                )
+            self._done = self._read(head)
+        self._write_all(head, self._done.values())
+        self._head = head
+
+    def result(self, case_id: str, inputs: tuple[str, ...]) -> CaseResult | None:
+        """The result of a case that is complete and whose inputs have not changed since."""
+        line = self._done.get(case_id)
+        if line is None or line["inputs"] != _stamps(inputs):
+            return None
+        return CaseResult(case_id, "resumed", inputs, line["slices"], line["annotations"], nbytes=0)
+
+    def add(self, result: CaseResult) -> None:
+        """Note a case whose outputs are all in place."""
+        line = {
+            "case": result.id,
+            "inputs": _stamps(result.inputs),
+            "slices": dict(result.slices),
+            "annotations": dict(result.annotations),
+        }
+        with self._lock:
+            self._done[result.id] = line
+            try:
+                with self._path.open("ab") as file:
+                    file.write(_encode(line))
+            except OSError as why:
+                raise OutputError(f"{self._path}: the journal cannot be written: {why.strerror}") from why
+
+    def finish(self, order: Iterable[str]) -> None:
+        """Put the lines in the given order of case ids."""
+        with self._lock:
+            self._write_all(self._head, [self._done[case_id] for case_id in order if case_id in self._done])
+
+    def _read(self, head: dict[str, Any]) -> dict[str, dict[str, Any]]:
+        lines = self._path.read_bytes().split(b"\n")
+        whole, rest = lines[:-1], lines[-1]  # a line cut short by a kill has no line end: `rest`, dropped
+        parsed = []
+        for number, line in enumerate(whole, 1):
+            try:
+                parsed.append(json.loads(line))
+            except ValueError as why:
+                raise DamagedFile(
+                    f"{self._path}: line {number} of {len(whole) + bool(rest)} is damaged; without it nobody can say "
+                    "what is complete: pass overwrite=True (--overwrite) to start anew"
+                ) from why
+        if not parsed:
+            return {}
+        if parsed[0] != head:
+            old, new = parsed[0].get("settings", {}), head["settings"]
+            changed = sorted(k for k in {*old, *new} if old.get(k) != new.get(k))
+            raise InvalidInput(
+                f"{self._path.parent.parent}: the run to resume had other settings: "
+                + "; ".join(f"{k} was {old.get(k)!r}, is {new.get(k)!r}" for k in changed)
+                + "; use the same ones, or overwrite=True (--overwrite) to start anew"
+            )
+        return {line["case"]: line for line in parsed[1:]}
+
+    def _write_all(self, head: dict[str, Any], lines: Iterable[dict[str, Any]]) -> None:
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            draft = self._path.with_suffix(".draft")
+            draft.write_bytes(b"".join(map(_encode, [head, *lines])))
+            draft.replace(self._path)
+        except OSError as why:
+            raise OutputError(
+                f"{self._path}: the output folder cannot be written: {why.strerror}; choose a folder that can"
+            ) from why
+
+
+def _encode(line: Mapping[str, Any]) -> bytes:
+    return json.dumps(line, ensure_ascii=False).encode() + b"\n"
+
+
+def _stamps(inputs: tuple[str, ...]) -> list[list[Any]]:
+    """[path, size, mtime in ns] of each input file; None for what is not there."""
+    stamps: list[list[Any]] = []
+    for path in inputs:
+        try:
+            status = Path(path).stat()
+            stamps.append([path, status.st_size, status.st_mtime_ns])
+        except OSError:
+            stamps.append([path, None, None])
+    return stamps

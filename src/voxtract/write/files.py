@@ -1,0 +1,185 @@
+"""Put files in place whole: a file has its name only once all its bytes are written.
+
+A file is written into a hidden folder inside the output folder, which is on the same file system, and renamed.
+A killed run leaves that folder behind, never half a file; the next run over the same output folder removes it. Whether
+its owner still lives is told by a lock (flock) that the system drops when a process ends, however it ends.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import itertools
+import os
+import shutil
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+
+from voxtract.errors import OutputError
+
+_PREFIX = ".voxtract-staging-"
+_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
+
+
+class Staging:
+    r"""Writes files into a folder so that each appears complete or not at all; for any number of threads.
+
+    Parameters
+    ----------
+    root : Path
+        Output folder; made where it is missing.
+
+    Raises
+    ------
+    OutputError
+        On entering: the folder cannot be made or written to.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     with Staging(Path(folder)) as staging:
+    ...         staging.write("case 1/rows.csv", "X,Y,Z\n")
+    ...     Path(folder, "case 1", "rows.csv").read_text()
+    'X,Y,Z\n'
+    """
+
+    def __init__(self, root: Path) -> None:
+        self._root = os.fspath(root)
+        self._names = itertools.count()  # next() is atomic
+        self._folders: set[str] = set()  # known to be there
+        self._stage = ""
+        self._lock = -1
+
+    def __enter__(self) -> Staging:
+        try:
+            Path(self._root).mkdir(parents=True, exist_ok=True)
+            _remove_abandoned(self._root)
+            self._stage, self._lock = _new_stage(self._root)
+        except OSError as why:
+            raise _explained(why, self._root, 0) from why
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        shutil.rmtree(self._stage, ignore_errors=True)
+        os.close(self._lock)
+
+    def write(self, name: str, content: str | bytes | Sequence[bytes | memoryview]) -> None:
+        """Write one file; one that is there already is replaced.
+
+        Parameters
+        ----------
+        name : str
+            Path relative to the output folder; folders on the way are made.
+        content : str, bytes or sequence of contiguous buffers
+            Text is written as UTF-8, buffers one after the other without joining them.
+
+        Raises
+        ------
+        OutputError
+            Nothing is left under the name that was not there before. The message names the file and says what is
+            in the way: no permission, no space (how much is needed and how much there is), a name too long, ...
+        """
+        if isinstance(content, str):
+            content = content.encode()
+        parts = [content] if isinstance(content, bytes) else content
+        final = f"{self._root}/{name}"
+        staged = f"{self._stage}/{next(self._names)}"
+        try:
+            self._make_folder(final)
+            try:
+                _write(staged, parts)
+                os.replace(staged, final)  # noqa: PTH105 - once per slice, and a Path costs more than the call
+            except BaseException:
+                Path(staged).unlink(missing_ok=True)
+                raise
+        except OSError as why:
+            raise _explained(why, final, _size(parts)) from why
+
+    def _make_folder(self, final: str) -> None:
+        folder = final[: final.rindex("/")]
+        if folder not in self._folders:
+            Path(folder).mkdir(parents=True, exist_ok=True)
+            self._folders.add(folder)
+
+
+def _write(path: str, parts: Sequence[bytes | memoryview]) -> None:
+    file = os.open(path, _FLAGS, 0o666)
+    try:
+        written = os.writev(file, parts)
+        if written != _size(parts):
+            _write_rest(file, parts, written)
+    finally:
+        os.close(file)
+
+
+def _write_rest(file: int, parts: Sequence[bytes | memoryview], written: int) -> None:
+    """Go on after a short write: at 2 GiB, after a signal, or when the disk fills up (the next write then fails)."""
+    for part in parts:
+        rest = memoryview(part).cast("B")[written:]
+        written = max(0, written - memoryview(part).nbytes)
+        while rest:
+            rest = rest[os.write(file, rest) :]
+
+
+def _size(parts: Sequence[bytes | memoryview]) -> int:
+    return sum(memoryview(part).nbytes for part in parts)
+
+
+def _new_stage(root: str) -> tuple[str, int]:
+    """Make and lock a staging folder."""
+    while True:
+        stage = f"{root}/{_PREFIX}{os.getpid()}-{os.urandom(4).hex()}"
+        Path(stage).mkdir(0o700)
+        lock = os.open(stage, os.O_RDONLY | os.O_DIRECTORY)
+        with suppress(OSError):  # a file system without locks: then nobody can take the folder for abandoned
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        if Path(stage).exists():
+            return stage, lock
+        os.close(lock)  # another run that was just starting removed it before it was locked
+
+
+def _remove_abandoned(root: str) -> None:
+    """Remove staging folders of runs that were killed; those of runs still alive are locked."""
+    with os.scandir(root) as entries:
+        stages = [e.path for e in entries if e.name.startswith(_PREFIX) and e.is_dir(follow_symlinks=False)]
+    for stage in stages:
+        with suppress(OSError):  # of a run alive, of another user, or gone meanwhile
+            lock = os.open(stage, os.O_RDONLY | os.O_DIRECTORY)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(stage)
+            finally:
+                os.close(lock)
+
+
+def _explained(why: OSError, path: str, size: int) -> OutputError:
+    """Say in words what `why` means for `path`, and what to do."""
+    reason = why.strerror or str(why)
+    if why.errno in (errno.ENOSPC, errno.EDQUOT):
+        reason = f"no space left: {size:,} bytes are needed, {_free(path):,} are free; make room or choose another disk"
+    elif why.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        reason = f"no permission to write there ({reason}); choose another output folder or change its permissions"
+    elif why.errno in (errno.EEXIST, errno.ENOTDIR):
+        reason = f"a file is in the way of a folder ({why.filename}); move it or choose another output folder"
+    elif why.errno == errno.EISDIR:
+        reason = "a folder of this name is in the way; move it or choose another output folder"
+    elif why.errno == errno.ENAMETOOLONG:
+        longest = max(path.split("/"), key=lambda part: len(os.fsencode(part)))
+        reason = (
+            f"the name is too long: {longest!r} has {len(os.fsencode(longest))} bytes, most file systems allow 255 "
+            "and 4,095 for the whole path; shorten the case's file name"
+        )
+    return OutputError(f"{path}: cannot be written: {reason}")
+
+
+def _free(path: str) -> int:
+    """Free bytes on the disk of `path` or of the nearest folder above it that exists."""
+    place = Path(path)
+    while not place.exists() and place != place.parent:
+        place = place.parent
+    return shutil.disk_usage(place).free

@@ -1,0 +1,36 @@
+"""Shared inputs: NIfTI files written by nibabel, and the real data where it is at hand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+REAL = Path(__file__).resolve().parents[2] / "shared" / "data" / "real"
+
+WriteNifti = Callable[..., Path]
+
+
+@pytest.fixture
+def write_nifti() -> WriteNifti:
+    """Write an array as NIfTI with nibabel, parents made."""
+
+    def write(path: Path, data: NDArray[Any], affine: NDArray[Any] | None = None) -> Path:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        nib.save(nib.Nifti1Image(data, np.eye(4) if affine is None else affine), path)
+        return path
+
+    return write
+
+
+@pytest.fixture
+def real_data() -> Path:
+    """Folder of real volumes, which are not part of the repository."""
+    if not REAL.is_dir():
+        pytest.skip(f"the real volumes are not here: {REAL}")
+    return REAL

@@ -1,0 +1,349 @@
+"""The general API: pairs, several views from one decode, workers, memory, journal and resume."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pandas as pd
+import pytest
+import tifffile
+from numpy.typing import NDArray
+
+import voxtract
+from tests.conftest import WriteNifti
+from voxtract.errors import DamagedFile, InvalidInput, OutputError
+from voxtract.journal import Journal
+from voxtract.model import Case, Header, Volume
+from voxtract.read import open_source
+from voxtract.report import CaseResult
+
+ANISOTROPIC = np.diag([0.8, 0.7, 2.5, 1.0])
+
+
+def volumes(rng: np.random.Generator, shape: tuple[int, int, int]) -> tuple[NDArray[Any], NDArray[Any]]:
+    image = rng.integers(-1000, 1000, shape).astype(np.int16)
+    labels = np.zeros(shape, np.uint8)
+    labels[2:5, 1:4, 1:3] = 1
+    labels[shape[0] - 2 :, shape[1] - 3 :, 2] = 3
+    return image, labels
+
+
+@pytest.fixture
+def pairs(tmp_path: Path, write_nifti: WriteNifti) -> Path:
+    rng = np.random.default_rng(3)
+    for number, shape in enumerate([(9, 8, 5), (11, 6, 4), (7, 7, 7)]):
+        image, labels = volumes(rng, shape)
+        write_nifti(tmp_path / "data/images" / f"case_{number}.nii.gz", image, ANISOTROPIC)
+        write_nifti(tmp_path / "data/labels" / f"case_{number}.nii.gz", labels, ANISOTROPIC)
+    return tmp_path / "data"
+
+
+def digest(folder: Path) -> dict[str, str]:
+    return {
+        p.relative_to(folder).as_posix(): hashlib.sha256(p.read_bytes()).hexdigest()
+        for p in sorted(folder.rglob("*"))
+        if p.is_file()
+    }
+
+
+def test_images_and_tables_of_all_views_lie_side_by_side(pairs: Path, tmp_path: Path) -> None:
+    report = voxtract.extract(
+        pairs, tmp_path / "out", ("axial", "coronal", "sagittal"), data_mode="box", extra_columns=("LABEL",)
+    )
+    assert report.exit_code == 0
+    assert [r.id for r in report.results] == ["case_0", "case_1", "case_2"]
+    assert dict(report.results[1].slices) == {"axial": 4, "coronal": 6, "sagittal": 11}
+    image = np.asarray(nib.load(pairs / "images/case_1.nii.gz").dataobj)
+    labels = np.asarray(nib.load(pairs / "labels/case_1.nii.gz").dataobj)
+    rows = 0
+    for view, axis in (("axial", 2), ("coronal", 1), ("sagittal", 0)):
+        for k in range(image.shape[axis]):
+            stem = tmp_path / f"out/case_1/{view}/case_1_{view}_{k:03d}"
+            np.testing.assert_array_equal(tifffile.imread(f"{stem}.tif"), image.take(k, axis))
+            for r in pd.read_csv(f"{stem}.csv").itertuples(index=False):
+                inside = labels.take(k, axis)[r.Y_MIN : r.Y_MAX + 1, r.X_MIN : r.X_MAX + 1]
+                assert (inside == r.LABEL).all()
+                rows += 1
+    assert rows == sum(report.results[1].annotations.values()) > 0
+
+
+class CountedFile:
+    """A volume in memory that counts how often it is decoded."""
+
+    def __init__(self, where: str, data: NDArray[Any]):
+        from voxtract.geometry import Grid
+
+        self.where = where
+        self._volume = Volume(Header(Grid(data.shape, np.eye(4)), data.dtype, where=where), data)
+        self.reads = 0
+
+    def header(self) -> Header:
+        return self._volume.header
+
+    def read(self) -> Volume:
+        self.reads += 1
+        return self._volume
+
+
+class Listed:
+    description = "volumes in memory"
+    skipped = ()
+
+    def __init__(self, *cases: Case):
+        self.cases = cases
+
+
+def test_one_decode_serves_all_views(tmp_path: Path) -> None:
+    image, labels = volumes(np.random.default_rng(0), (9, 8, 6))
+    files = CountedFile("image", image), CountedFile("labels", labels)
+    voxtract.extract(Listed(Case("a", *files)), tmp_path / "out", ("axial", "coronal", "sagittal"))
+    assert [file.reads for file in files] == [1, 1]
+
+
+@pytest.mark.parametrize("workers", [2, 7])
+def test_output_does_not_depend_on_the_number_of_workers(pairs: Path, tmp_path: Path, workers: int) -> None:
+    for name, count in (("one", 1), ("many", workers)):
+        voxtract.extract(pairs, tmp_path / name, ("axial", "sagittal"), workers=count)
+    assert digest(tmp_path / "one") == digest(tmp_path / "many")
+
+
+def test_idle_threads_share_the_slices_of_a_single_volume(pairs: Path, tmp_path: Path) -> None:
+    one, many = (
+        voxtract.extract(
+            open_source(pairs / "images/case_0.nii.gz"), tmp_path / str(n), ("axial", "coronal", "sagittal"), workers=n
+        )
+        for n in (1, 4)
+    )
+    assert digest(tmp_path / "1") == digest(tmp_path / "4")
+    assert one.slices == many.slices == 5 + 8 + 9
+
+
+def test_reorientation_moves_image_and_labels_together(tmp_path: Path, write_nifti: WriteNifti) -> None:
+    image, labels = volumes(np.random.default_rng(5), (9, 8, 5))
+    original = nib.Nifti1Image(image, ANISOTROPIC), nib.Nifti1Image(labels, ANISOTROPIC)
+    stored = [
+        i.as_reoriented(
+            nib.orientations.ornt_transform(nib.io_orientation(i.affine), nib.orientations.axcodes2ornt("PSL"))
+        )
+        for i in original
+    ]
+    for i, kind in zip(stored, ("images", "labels"), strict=True):
+        write_nifti(tmp_path / "data" / kind / "a.nii.gz", np.asarray(i.dataobj), i.affine)
+    write_nifti(tmp_path / "ras/images/a.nii.gz", image, ANISOTROPIC)
+    write_nifti(tmp_path / "ras/labels/a.nii.gz", labels, ANISOTROPIC)
+    views = ("axial", "coronal", "sagittal")
+    for mode in ("slice", "volume"):
+        words: Any = {"data_mode": "box", "extraction_mode": mode, "extra_columns": ("LABEL", "AREA")}
+        voxtract.extract(tmp_path / "data", tmp_path / f"turned {mode}", views, reorient="RAS", **words)
+        voxtract.extract(tmp_path / "ras", tmp_path / f"straight {mode}", views, **words)
+        turned, straight = digest(tmp_path / f"turned {mode}/a"), digest(tmp_path / f"straight {mode}/a")
+        assert turned == straight
+        assert len(turned) > 3
+
+
+def test_labels_on_another_grid_are_refused_with_both(tmp_path: Path, write_nifti: WriteNifti) -> None:
+    image, labels = volumes(np.random.default_rng(0), (9, 8, 5))
+    write_nifti(tmp_path / "i/a.nii.gz", image, ANISOTROPIC)
+    write_nifti(tmp_path / "l/a.nii.gz", labels[:, :, :-1], ANISOTROPIC)
+    source = open_source(image=tmp_path / "i", labels=tmp_path / "l")
+    report = voxtract.extract(source, tmp_path / "o1")
+    assert "9 x 8 x 5 against 9 x 8 x 4" in str(report.failed[0].error)
+    write_nifti(tmp_path / "l/a.nii.gz", labels, np.eye(4))
+    report = voxtract.extract(source, tmp_path / "o2")
+    assert "allow_affine_mismatch" in str(report.failed[0].error)
+    assert report.exit_code == 1
+    assert voxtract.extract(source, tmp_path / "o3", allow_affine_mismatch=True).exit_code == 0
+
+
+def test_same_id_twice_is_an_error_before_anything_is_written(tmp_path: Path) -> None:
+    image, _ = volumes(np.random.default_rng(0), (9, 8, 5))
+    twice = Listed(Case("a", CountedFile("x/a.nii", image)), Case("a", CountedFile("y/a.nii", image)))
+    with pytest.raises(InvalidInput, match=r"x/a\.nii and y/a\.nii"):
+        voxtract.extract(twice, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_case_ids_cannot_leave_the_output_folder(tmp_path: Path) -> None:
+    image, _ = volumes(np.random.default_rng(0), (9, 8, 5))
+    for bad in ("../up", "..", "", "a/b"):
+        with pytest.raises(InvalidInput, match="folder"):
+            voxtract.extract(Listed(Case(bad, CountedFile("x", image))), tmp_path / "out")
+
+
+def test_nothing_to_do_is_said(pairs: Path, tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput, match="nothing to do"):
+        voxtract.extract(open_source(pairs / "images"), tmp_path / "out", images=None)
+
+
+def test_memory_limit_too_small_for_a_case_names_it(pairs: Path, tmp_path: Path) -> None:
+    report = voxtract.extract(pairs, tmp_path / "out", memory_limit=1000)
+    assert len(report.failed) == 3
+    assert "memory_limit" in str(report.failed[0].error)
+    assert "case_0" in str(report.failed[0].error)
+
+
+def test_memory_limit_for_one_case_at_a_time_still_finishes(pairs: Path, tmp_path: Path) -> None:
+    report = voxtract.extract(pairs, tmp_path / "out", memory_limit=70 << 20, workers=3)
+    assert report.exit_code == 0
+
+
+def test_a_failed_case_leaves_nothing_and_the_report_says_why(pairs: Path, tmp_path: Path) -> None:
+    whole = (pairs / "images/case_1.nii.gz").read_bytes()
+    (pairs / "images/case_1.nii.gz").write_bytes(whole[:-30])
+    report = voxtract.extract(pairs, tmp_path / "out")
+    assert [r.status for r in report.results] == ["done", "failed", "done"]
+    assert not (tmp_path / "out/case_1").exists()
+    frame = report.to_frame()
+    assert frame.set_index("case").loc["case_1", "status"] == "failed"
+    assert "case_1.nii.gz" in frame.set_index("case").loc["case_1", "reason"]
+    parsed = json.loads(report.to_json())
+    assert (parsed["done"], parsed["failed"], parsed["results"][1]["case"]) == (2, 1, "case_1")
+    assert "failed: " in str(report)
+
+
+def test_an_earlier_run_is_neither_mixed_nor_lost(pairs: Path, tmp_path: Path) -> None:
+    voxtract.extract(pairs, tmp_path / "out")
+    before = digest(tmp_path / "out")
+    with pytest.raises(InvalidInput, match=r"resume=True.*overwrite=True"):
+        voxtract.extract(pairs, tmp_path / "out")
+    with pytest.raises(InvalidInput, match="data_mode was 'center', is 'box'"):
+        voxtract.extract(pairs, tmp_path / "out", resume=True, data_mode="box")
+    assert digest(tmp_path / "out") == before
+    report = voxtract.extract(pairs, tmp_path / "out", resume=True)
+    assert {r.status for r in report.results} == {"resumed"}
+    assert report.slices == 5 + 4 + 7
+    assert {r.status for r in voxtract.extract(pairs, tmp_path / "out", overwrite=True).results} == {"done"}
+    assert digest(tmp_path / "out") == before
+
+
+def test_resume_does_changed_and_failed_cases_again(pairs: Path, tmp_path: Path, write_nifti: WriteNifti) -> None:
+    good = (pairs / "images/case_2.nii.gz").read_bytes()
+    (pairs / "images/case_2.nii.gz").write_bytes(b"nothing")
+    voxtract.extract(pairs, tmp_path / "out")
+    (pairs / "images/case_2.nii.gz").write_bytes(good)
+    image, _ = volumes(np.random.default_rng(9), (9, 8, 5))
+    write_nifti(pairs / "images/case_0.nii.gz", image, ANISOTROPIC)
+    report = voxtract.extract(pairs, tmp_path / "out", resume=True)
+    assert [r.status for r in report.results] == ["done", "resumed", "done"]
+    voxtract.extract(pairs, tmp_path / "fresh")
+    assert digest(tmp_path / "out") == digest(tmp_path / "fresh")
+
+
+KILLED = """
+import os, sys, voxtract, voxtract.pipeline as pipeline
+from voxtract.write.files import Staging
+real, count = Staging.write, 0
+def write(self, *args):
+    global count
+    count += 1
+    if count == int(sys.argv[3]):
+        os.kill(os.getpid(), 9)
+    real(self, *args)
+Staging.write = write
+voxtract.extract(sys.argv[1], sys.argv[2], ("axial", "coronal"), workers=1)
+"""
+
+
+@pytest.mark.parametrize("at", [1, 15, 60])
+def test_resume_after_kill_ends_byte_identical(pairs: Path, tmp_path: Path, at: int) -> None:
+    killed = subprocess.run([sys.executable, "-c", KILLED, pairs, tmp_path / "out", str(at)], check=False)
+    assert killed.returncode == -signal.SIGKILL
+    report = voxtract.extract(pairs, tmp_path / "out", ("axial", "coronal"), resume=True)
+    assert report.exit_code == 0
+    assert {r.status for r in report.results} == ({"done"} if at < 30 else {"done", "resumed"})
+    voxtract.extract(pairs, tmp_path / "fresh", ("axial", "coronal"))
+    assert digest(tmp_path / "out") == digest(tmp_path / "fresh")
+    leftovers = {p.name for p in (tmp_path / "out").iterdir()} - {p.name for p in (tmp_path / "fresh").iterdir()}
+    assert not leftovers
+
+
+def test_journal_cut_in_its_last_line_is_recovered_elsewhere_refused(tmp_path: Path) -> None:
+    journal = Journal(tmp_path, {"views": ("axial",)})
+    for name in ("a", "b"):
+        journal.add(CaseResult(name, "done", (), {"axial": 3}))
+    path = tmp_path / ".voxtract/journal.jsonl"
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-5])
+    resumed = Journal(tmp_path, {"views": ("axial",)}, resume=True)
+    assert resumed.result("a", ()) is not None
+    assert resumed.result("b", ()) is None
+    lines = whole.splitlines(keepends=True)
+    path.write_bytes(lines[0] + lines[1][:9] + b"\n" + lines[2])
+    with pytest.raises(DamagedFile, match="line 2"):
+        Journal(tmp_path, {"views": ("axial",)}, resume=True)
+
+
+def test_output_that_cannot_be_written_is_said(pairs: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("not a folder")
+    with pytest.raises(OutputError, match="file"):
+        voxtract.extract(pairs, tmp_path / "file")
+    with pytest.raises(OutputError, match="file"):
+        voxtract.extract(pairs, tmp_path / "file" / "below")
+
+
+def test_disk_full_fails_the_case_and_names_the_file(
+    pairs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import errno
+
+    def full(*_: Any) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "writev", full)
+    monkeypatch.setattr(os, "write", full)
+    report = voxtract.extract(pairs, tmp_path / "out", annotations=None, workers=1)
+    assert [r.status for r in report.results] == ["failed"] * 3
+    assert "case_0_axial_000.tif" in str(report.failed[0].error)
+    assert isinstance(report.failed[0].error, OutputError)
+    assert not list((tmp_path / "out").rglob("*.tif"))
+
+
+def test_ten_thousand_tiny_files(tmp_path: Path, write_nifti: WriteNifti) -> None:
+    tiny = write_nifti(tmp_path / "one.nii.gz", np.ones((2, 2, 1), np.uint8)).read_bytes()
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for number in range(10_000):
+        (folder / f"c{number:05d}.nii.gz").write_bytes(tiny)
+    voxtract.extract_annotations_dataset(folder, tmp_path / "out", save_stats=True, progress=False)
+    stats = pd.read_csv(tmp_path / "out/axial_annotations_stats.csv")
+    assert stats.iloc[-1]["TOTAL_ANNOTATIONS"] == 10_000
+    assert (tmp_path / "out/c09999/axial/c09999_axial_0.csv").read_text() == "X,Y,Z\n0.5,0.5,0.0\n"
+
+
+def test_output_inside_the_input_folder_loses_nothing(pairs: Path) -> None:
+    before = digest(pairs / "images")
+    voxtract.extract_slices_dataset(pairs / "images", pairs / "images" / "out", progress=False)
+    voxtract.extract_slices_dataset(pairs / "images", pairs / "images", progress=False)
+    after = digest(pairs / "images")
+    assert {name: after[name] for name in before} == before
+    assert len(list((pairs / "images/out").rglob("*.tif"))) == 5 + 4 + 7
+    assert len(list(pairs.glob("images/case_*/axial/*.tif"))) == 5 + 4 + 7
+
+
+def test_ctrl_c_stops_quickly_and_leaves_nothing_half_written(tmp_path: Path, write_nifti: WriteNifti) -> None:
+    rng = np.random.default_rng(0)
+    for number in range(12):
+        write_nifti(tmp_path / "in" / f"{number}.nii.gz", rng.integers(0, 9000, (150, 150, 60)).astype(np.int16))
+    command = [sys.executable, "-m", "voxtract", "slices", tmp_path / "in", tmp_path / "out", "--workers", "1"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    while process.poll() is None and not list((tmp_path / "out").rglob("*.tif")):
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert "stopped" in err
+    assert "Traceback" not in err
+    written = list((tmp_path / "out").rglob("*.tif"))
+    assert 0 < len(written) < 12 * 60
+    assert all(tifffile.imread(p).shape == (150, 150) for p in written)
+    assert {p.name for p in (tmp_path / "out").iterdir()} <= {str(n) for n in range(12)}
