@@ -23,11 +23,11 @@ def content(name: str, shape: Shape3 = REFERENCE, dtype: DTypeLike = np.uint8) -
     return volume.T
 
 
-def _empty(volume: Volume, rng: np.random.Generator) -> None:
+def _empty(_volume: Volume, _rng: np.random.Generator) -> None:
     pass
 
 
-def _one_voxel(volume: Volume, rng: np.random.Generator) -> None:
+def _one_voxel(volume: Volume, _rng: np.random.Generator) -> None:
     volume[tuple(n // 2 for n in volume.shape)] = 1
 
 
@@ -37,8 +37,8 @@ def _sparse_lesions(volume: Volume, rng: np.random.Generator) -> None:
 
 
 def _organ_blobs(volume: Volume, rng: np.random.Generator) -> None:
-    """Thirty organs and vessels in one mask: about 2.8 % foreground, 1700 components over the axial slices."""
-    _ellipsoids(volume, rng, count=75, smallest=0.02, largest=0.09)
+    """Organs and vessels in one mask: about 2.8 % foreground, 1700 components over the axial slices."""
+    _ellipsoids(volume, rng, count=185, smallest=0.012, largest=0.075)
 
 
 def _atlas(volume: Volume, rng: np.random.Generator) -> None:
@@ -59,14 +59,14 @@ def _noise50(volume: Volume, rng: np.random.Generator) -> None:
         plane[...] = rng.integers(0, 2, plane.shape, np.uint8)
 
 
-def _checkerboard(volume: Volume, rng: np.random.Generator) -> None:
+def _checkerboard(volume: Volume, _rng: np.random.Generator) -> None:
     z, y, x = np.ogrid[tuple(slice(n) for n in volume.shape)]
     even = ((y + x) % 2).astype(volume.dtype)[0]
     for plane, parity in zip(volume, z.ravel() % 2, strict=True):
         plane[...] = even ^ parity.astype(volume.dtype)
 
 
-def _all_foreground(volume: Volume, rng: np.random.Generator) -> None:
+def _all_foreground(volume: Volume, _rng: np.random.Generator) -> None:
     volume[...] = 1
 
 

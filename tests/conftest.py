@@ -28,6 +28,11 @@ def write_nifti() -> WriteNifti:
     return write
 
 
+def stored(path: Path) -> NDArray[Any]:
+    """Voxels as nibabel reads them, in their stored dtype."""
+    return np.asarray(nib.nifti1.load(path).dataobj)
+
+
 @pytest.fixture
 def real_data() -> Path:
     """Folder of real volumes, which are not part of the repository."""

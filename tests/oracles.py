@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 # (row axis, column axis, slice axis), written out once more on purpose
@@ -35,7 +34,7 @@ def components(
 ) -> list[Found]:
     """Flood fill in raster order (slice, row, column of the view); the first voxel met orders the rows."""
     row, column, index = AXES[view]
-    value = {
+    value: dict[Voxel, int] = {
         (x, y, z): int(labels[x, y, z]) for x, y, z in product(*(range(n) for n in labels.shape)) if labels[x, y, z] > 0
     }
     raster = sorted(value, key=lambda voxel: (voxel[index], voxel[row], voxel[column]))
@@ -49,7 +48,8 @@ def components(
         for step in product((-1, 0, 1), repeat=3)
         if 0 < sum(map(abs, step)) <= (connectivity or 3) and (extent == "volume" or step[index] == 0)
     ]
-    out, seen = [], set()
+    out: list[Found] = []
+    seen: set[Voxel] = set()
     for seed in raster:
         if seed in seen:
             continue

@@ -56,7 +56,7 @@ def test_some_files_failed_is_exit_code_1_and_each_is_named(
         (["extract", "nowhere", "out"], "nowhere"),
         (["slices", ".", "out", "--normalization", "maximum"], "min-max"),
         (["slices", ".", "out", "--backend", "cuda"], "cuda"),
-        (["inspect"], "source"),
+        (["inspect"], "path"),
     ],
 )
 def test_wrong_input_is_exit_code_2_in_one_line(
@@ -85,7 +85,7 @@ def test_no_command_shows_the_help(capfd: pytest.CaptureFixture[str]) -> None:
 
 
 def test_debug_keeps_the_traceback(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "voxtract", "slices", tmp_path / "nowhere", tmp_path / "out"]
+    command = [sys.executable, "-m", "voxtract", "slices", str(tmp_path / "nowhere"), str(tmp_path / "out")]
     assert "Traceback" not in subprocess.run(command, capture_output=True, text=True, check=False).stderr
     assert "Traceback" in subprocess.run([*command, "--debug"], capture_output=True, text=True, check=False).stderr
 
@@ -105,12 +105,11 @@ def test_dry_run_writes_nothing_and_finds_what_headers_tell(
     assert [r["status"] for r in parsed["results"]] == ["planned", "planned"]
     assert parsed["slices"] == 8
     assert main([*arguments, "--target-size", "4", "4"]) == 1
-    assert "6 x 5" in capfd.readouterr().out
+    assert "6 x 5" in capfd.readouterr().err
     assert not (tmp_path / "out").exists()
 
 
 def test_extract_resumes(folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    arguments = ["extract", "--labels", str(folder), str(tmp_path / "out"), "--views", "axial", "coronal"]
     arguments = ["extract", str(folder), str(tmp_path / "out"), "--views", "axial", "coronal"]
     assert main(arguments) == 0
     assert main(arguments) == 2

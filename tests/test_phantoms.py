@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from voxtract import phantoms
-from voxtract.phantoms import CLASSES, DemoCase, DemoData, Ellipsoid, Lesion, make_data_set
 from voxtract.errors import NotFound, OutputError
+from voxtract.phantoms import CLASSES, DemoCase, DemoData, Ellipsoid, Lesion, make_data_set
 
 CASES = ["ct-01", "ct-02-lps", "ct-03-asl", "mr-head"]
 PHANTOMS = CASES[:3]

@@ -20,8 +20,9 @@ import tifffile
 from numpy.typing import NDArray
 
 import voxtract
-from tests.conftest import WriteNifti
+from tests.conftest import WriteNifti, stored
 from voxtract.errors import DamagedFile, InvalidInput, OutputError
+from voxtract.geometry import VIEWS
 from voxtract.journal import Journal
 from voxtract.model import Case, Header, Volume
 from voxtract.read import open_source
@@ -63,8 +64,8 @@ def test_images_and_tables_of_all_views_lie_side_by_side(pairs: Path, tmp_path: 
     assert report.exit_code == 0
     assert [r.id for r in report.results] == ["case_0", "case_1", "case_2"]
     assert dict(report.results[1].slices) == {"axial": 4, "coronal": 6, "sagittal": 11}
-    image = np.asarray(nib.load(pairs / "images/case_1.nii.gz").dataobj)
-    labels = np.asarray(nib.load(pairs / "labels/case_1.nii.gz").dataobj)
+    image = stored(pairs / "images/case_1.nii.gz")
+    labels = stored(pairs / "labels/case_1.nii.gz")
     rows = 0
     for view, axis in (("axial", 2), ("coronal", 1), ("sagittal", 0)):
         for k in range(image.shape[axis]):
@@ -141,11 +142,10 @@ def test_reorientation_moves_image_and_labels_together(tmp_path: Path, write_nif
         write_nifti(tmp_path / "data" / kind / "a.nii.gz", np.asarray(i.dataobj), i.affine)
     write_nifti(tmp_path / "ras/images/a.nii.gz", image, ANISOTROPIC)
     write_nifti(tmp_path / "ras/labels/a.nii.gz", labels, ANISOTROPIC)
-    views = ("axial", "coronal", "sagittal")
     for mode in ("slice", "volume"):
         words: Any = {"data_mode": "box", "extraction_mode": mode, "extra_columns": ("LABEL", "AREA")}
-        voxtract.extract(tmp_path / "data", tmp_path / f"turned {mode}", views, reorient="RAS", **words)
-        voxtract.extract(tmp_path / "ras", tmp_path / f"straight {mode}", views, **words)
+        voxtract.extract(tmp_path / "data", tmp_path / f"turned {mode}", VIEWS, reorient="RAS", **words)
+        voxtract.extract(tmp_path / "ras", tmp_path / f"straight {mode}", VIEWS, **words)
         turned, straight = digest(tmp_path / f"turned {mode}/a"), digest(tmp_path / f"straight {mode}/a")
         assert turned == straight
         assert len(turned) > 3
@@ -334,7 +334,16 @@ def test_ctrl_c_stops_quickly_and_leaves_nothing_half_written(tmp_path: Path, wr
     rng = np.random.default_rng(0)
     for number in range(12):
         write_nifti(tmp_path / "in" / f"{number}.nii.gz", rng.integers(0, 9000, (150, 150, 60)).astype(np.int16))
-    command = [sys.executable, "-m", "voxtract", "slices", tmp_path / "in", tmp_path / "out", "--workers", "1"]
+    command = [
+        sys.executable,
+        "-m",
+        "voxtract",
+        "slices",
+        str(tmp_path / "in"),
+        str(tmp_path / "out"),
+        "--workers",
+        "1",
+    ]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     while process.poll() is None and not list((tmp_path / "out").rglob("*.tif")):
         time.sleep(0.01)

@@ -14,7 +14,7 @@ from PIL import Image
 from scipy import ndimage
 
 import voxtract
-from tests.conftest import WriteNifti
+from tests.conftest import WriteNifti, stored
 from voxtract.slices import (
     extract_annotations,
     extract_annotations_dataset,
@@ -51,23 +51,17 @@ def masks(tmp_path: Path, write_nifti: WriteNifti) -> Path:
     return tmp_path / "masks"
 
 
-def load(path: Path) -> Any:
-    import nibabel as nib
-
-    return np.asarray(nib.load(path).dataobj)
-
-
 @pytest.mark.parametrize("view", VIEWS)
 @pytest.mark.parametrize("saving_mode", ["case", "view"])
 def test_slices_lie_where_they_should_and_hold_the_voxels(
     images: Path, tmp_path: Path, view: Any, saving_mode: Any
 ) -> None:
     out = tmp_path / "out"
-    assert extract_slices_dataset(str(images), str(out), view, saving_mode) is None
+    extract_slices_dataset(str(images), str(out), view, saving_mode)
     made = sorted(p.relative_to(out).as_posix() for p in out.rglob("*") if p.is_file())
     expected = []
     for name in ("b case", "ä1"):
-        volume = load(images / f"{name}.nii.gz")
+        volume = stored(images / f"{name}.nii.gz")
         for k in range(volume.shape[COUNT[view]]):
             folder = f"{name}/{view}" if saving_mode == "case" else view
             expected.append(f"{folder}/{name}_{view}_{k:03d}.tif")
@@ -82,14 +76,14 @@ def test_slices_lie_where_they_should_and_hold_the_voxels(
 def test_padding_goes_around_and_the_odd_pixel_to_the_bottom_right(images: Path, tmp_path: Path) -> None:
     extract_slices_dataset(images, tmp_path / "out", "axial", target_size=(10, 8), pad_value=-7)
     written = tifffile.imread(tmp_path / "out/b case/axial/b case_axial_002.tif")
-    expected = np.pad(load(images / "b case.nii.gz")[:, :, 2], ((1, 2), (1, 2)), constant_values=-7)
+    expected = np.pad(stored(images / "b case.nii.gz")[:, :, 2], ((1, 2), (1, 2)), constant_values=-7)
     np.testing.assert_array_equal(written, expected)
 
 
 @pytest.mark.parametrize("normalization", ["min-max", "z-score", "percentile", (40, 400)])
 def test_normalization_is_accepted(images: Path, tmp_path: Path, normalization: Any) -> None:
     extract_slices_dataset(images, tmp_path / "out", normalization=normalization)
-    volume = load(images / "ä1.nii.gz").astype(np.float64)
+    volume = stored(images / "ä1.nii.gz").astype(np.float64)
     stack = np.stack([tifffile.imread(tmp_path / f"out/ä1/axial/ä1_axial_{k:03d}.tif") for k in range(3)], axis=2)
     low, high = {
         "min-max": (volume.min(), volume.max()),
@@ -144,7 +138,7 @@ def test_volume_mode_writes_one_table(masks: Path, tmp_path: Path, view: Any) ->
     extract_annotations_dataset(masks, tmp_path / "out", view, "view", "volume", "box", extra_columns=("LABEL", "AREA"))
     table = pd.read_csv(tmp_path / f"out/{view}/lesions.csv")
     assert list(table) == ["X_MIN", "Y_MIN", "Z_MIN", "X_MAX", "Y_MAX", "Z_MAX", "LABEL", "AREA"]
-    volume = load(masks / "lesions.nii.gz")
+    volume = stored(masks / "lesions.nii.gz")
     row, column, index = {"axial": (0, 1, 2), "coronal": (0, 2, 1), "sagittal": (1, 2, 0)}[view]
     expected = set()
     for value in (1, 2):
@@ -181,7 +175,7 @@ def test_the_pixel_under_a_center_is_the_voxel_of_the_component(masks: Path, tmp
             assert (image[r.Y_MIN : r.Y_MAX + 1, r.X_MIN : r.X_MAX + 1] == r.LABEL).sum() == r.AREA
             assert r.Z_MIN == r.Z_MAX == index
             seen += r.AREA
-    assert seen == np.count_nonzero(load(masks / "lesions.nii.gz"))
+    assert seen == np.count_nonzero(stored(masks / "lesions.nii.gz"))
 
 
 def test_radius_is_half_the_box(masks: Path, tmp_path: Path) -> None:

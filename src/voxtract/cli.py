@@ -131,14 +131,17 @@ def _extract(args: argparse.Namespace) -> int:
 def _plan(args: argparse.Namespace, source: Source, settings: Settings) -> int:
     from voxtract.pipeline import plan
 
-    return _show(args, plan(source, args.output, settings))
+    report = plan(source, args.output, settings)
+    for result in report.failed:
+        print(f"voxtract: would fail: {result.error}", file=sys.stderr)
+    return _show(args, report)
 
 
 def _show(args: argparse.Namespace, report: Report) -> int:
     if args.json:
         print(report.to_json())
     elif not args.quiet:
-        print(report)
+        print(report.summary)
     return report.exit_code
 
 
@@ -146,7 +149,7 @@ def _inspect(args: argparse.Namespace) -> int:
     from voxtract.describe import describe
 
     source = _open(args)
-    described = list(describe(source, values=args.values or len(source.cases) == 1))
+    described = list(describe(source, read=args.read or ("all" if len(source.cases) == 1 else "labels")))
     if args.json:
         from dataclasses import asdict
 
@@ -173,13 +176,11 @@ def _row(one: Description) -> list[str]:
     if one.error:
         return [one.case, one.role, "cannot be read", "", "", "", "", ""]
     scale = "" if (one.slope, one.intercept) == (1, 0) else f"x {one.slope:g} {one.intercept:+g}"
-    values = ""
-    if one.labels and (one.role == "labels" or len(one.labels) <= 10):
-        shown = [f"{label}: {count:,}" for label, count in list(one.labels.items())[:8]]
-        more = f", … {len(one.labels) - 8} more" if len(one.labels) > 8 else ""
-        values = f"{len(one.labels)} labels ({', '.join(shown)}{more} voxels)"
-    elif one.range:
-        values = f"{one.range[0]:g} to {one.range[1]:g}"
+    values = [f"{one.range[0]:g} to {one.range[1]:g}"] if one.range else []
+    if one.labels:
+        shown = [f"{label}: {count:,}" for label, count in list(one.labels.items())[:6]]
+        more = f", … {len(one.labels) - 6} more" if len(one.labels) > 6 else ""
+        values.append(f"as labels {len(one.labels)} (voxels {', '.join(shown)}{more})")
     return [
         one.case,
         one.role,
@@ -188,7 +189,7 @@ def _row(one: Description) -> list[str]:
         one.orientation,
         one.dtype,
         scale,
-        values,
+        "; ".join(values),
     ]
 
 
@@ -322,7 +323,11 @@ def _parser() -> argparse.ArgumentParser:
 
     one = _command(commands, "inspect", _inspect, "what a volume or a folder is: shape, spacing, axes, dtype, labels")
     _add_source(one)
-    one.add_argument("--values", action="store_true", help="read the voxels of many files too: range and labels")
+    one.add_argument(
+        "--read",
+        choices=("headers", "labels", "all"),
+        help="whose voxels to read too, for range and labels (default: labels; all for a single case)",
+    )
 
     one = _command(commands, "demo", _demo, "make a small data set, extract it, draw a contact sheet")
     one.add_argument("output", type=Path, metavar="OUT", help="folder to write to; made where it is missing")

@@ -11,6 +11,8 @@ import numpy as np
 from voxtract.errors import VoxtractError
 from voxtract.model import Case, Header, Source, Volume, VolumeFile
 
+Read = Literal["headers", "labels", "all"]
+
 MANY_LABELS = 1000  # more distinct values than this are an image, not labels
 
 
@@ -52,14 +54,14 @@ class Description:
     error: str | None = None
 
 
-def describe(source: Source, *, values: bool = False) -> Iterator[Description]:
+def describe(source: Source, *, read: Read = "labels") -> Iterator[Description]:
     """Describe each volume of `source`, in its order.
 
     Parameters
     ----------
     source : Source
-    values : bool
-        Read the voxels too: range and labels. Headers alone are read otherwise.
+    read : {"headers", "labels", "all"}
+        Whose voxels to read too, for range and labels: of none, of label volumes, of all.
 
     Yields
     ------
@@ -67,7 +69,8 @@ def describe(source: Source, *, values: bool = False) -> Iterator[Description]:
         One that has an `error` for a file that cannot be read; the others follow.
     """
     for case in source.cases:
-        yield from (_describe(case, role, file, values) for role, file in _files(case))
+        for role, file in _files(case):
+            yield _describe(case, role, file, values=read == "all" or read == role)
 
 
 def _files(case: Case) -> Iterator[tuple[Literal["image", "labels"], VolumeFile]]:
@@ -77,7 +80,7 @@ def _files(case: Case) -> Iterator[tuple[Literal["image", "labels"], VolumeFile]
         yield "labels", case.labels
 
 
-def _describe(case: Case, role: Literal["image", "labels"], file: VolumeFile, values: bool) -> Description:
+def _describe(case: Case, role: Literal["image", "labels"], file: VolumeFile, *, values: bool) -> Description:
     try:
         if not values:
             return Description(case.id, role, file.where, **_head(file.header()))

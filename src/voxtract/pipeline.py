@@ -204,7 +204,7 @@ def plan(source: Source, output: Path, settings: Settings) -> Report:
         except VoxtractError as error:
             results.append(CaseResult(case.id, "failed", inputs, error=error))
         else:
-            slices = {plane.view: plane.count for plane in layout.planes} if image else {}
+            slices: dict[str, int] = {plane.view: plane.count for plane in layout.planes} if image else {}
             results.append(CaseResult(case.id, "planned", inputs, slices))
     return Report(str(output), "none", 0, tuple(results), tuple(source.skipped))
 

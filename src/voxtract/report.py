@@ -152,29 +152,26 @@ class Report:
         """`to_dict` as indented JSON text."""
         return json.dumps(self.to_dict(), indent=2, ensure_ascii=False)
 
-    def __str__(self) -> str:
-        return "\n".join(self._lines())
-
-    def _lines(self) -> list[str]:
+    @property
+    def summary(self) -> str:
+        """What was done and how fast, and what was left out, in a few lines; without the reasons of failed cases."""
+        planned = any(r.status == "planned" for r in self.results)
         resumed = sum(r.status == "resumed" for r in self.results)
-        nbytes = sum(r.nbytes for r in self.results)
-        outcome = f"{len(self.done)} of {len(self.results)} cases done"
+        outcome = f"{len(self.done):,} of {_many(len(self.results), 'case')} {'can be ' * planned}done"
         if resumed:
-            outcome += f" ({resumed} by an earlier run)"
-        made = ", ".join(
-            [*([_many(self.slices, "slice")] if self.slices else []), _many(self.annotations, "annotation")]
-            if any(r.annotations for r in self.results)
-            else [_many(self.slices, "slice")]
-        )
-        lines = [f"{outcome}: {made} in {self.output}"]
+            outcome += f" ({resumed:,} by an earlier run)"
+        counts = [_many(n, noun) for n, noun in ((self.slices, "slice"), (self.annotations, "annotation")) if n]
+        lines = [f"{outcome}: {', '.join(counts) or 'nothing to write'} in {self.output}"]
+        if planned:
+            lines.append("nothing has been written: this was a dry run")
+        nbytes = sum(r.nbytes for r in self.results)
         if nbytes and self.seconds:
-            lines.append(
-                f"{self.seconds:.2f} s for {nbytes / 1e6:.0f} MB of voxels ({nbytes / 1e6 / self.seconds:.0f} MB/s, "
-                f"{self.backend}, {_many(self.workers, 'worker')})"
-            )
-        lines += [f"failed: {r.error}" for r in self.failed]
-        lines += [f"skipped: {s.where}: {s.reason}" for s in self.skipped]
-        return lines
+            speed = f"{nbytes / 1e6 / self.seconds:,.0f} MB/s, {self.backend}, {_many(self.workers, 'worker')}"
+            lines.append(f"{self.seconds:.2f} s for {nbytes / 1e6:,.0f} MB of voxels ({speed})")
+        return "\n".join([*lines, *(f"skipped: {s.where}: {s.reason}" for s in self.skipped)])
+
+    def __str__(self) -> str:
+        return "\n".join([self.summary, *(f"failed: {r.error}" for r in self.failed)])
 
 
 def _many(count: int, noun: str) -> str:

@@ -418,7 +418,7 @@ class _Counter:
 
 
 def _unite(parent: Index, first: Index, second: Index) -> Index:
-    """Root of each node in the forest `parent` (a parent is never after its child) once `first` and `second` are one."""
+    """Root of each node of the forest `parent` (no parent comes after its child) once `first` and `second` are one."""
     parent = _flat(parent)
     while True:
         first, second = parent.take(first), parent.take(second)

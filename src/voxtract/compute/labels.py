@@ -49,15 +49,13 @@ def stored_labels(volume: Volume, threshold: float | None = None) -> NDArray[Any
     axes = sorted(range(data.ndim), key=lambda axis: -abs(data.strides[axis]))  # slowest first: memory order
     ordered = data.transpose(axes)
     flat = ordered.reshape(-1)  # a view of contiguous data, else one copy
-    if threshold is not None:
-        result = _above(flat, header, threshold)
-    else:
-        try:
-            result = _integral(flat, header)
-        except _NoLabel as found:
-            index = np.empty(data.ndim, dtype=int)
-            index[axes] = np.unravel_index(found.position, ordered.shape)
-            raise _complaint(header.where, found.value, tuple(index.tolist())) from None
+    try:
+        with np.errstate(invalid="ignore", over="ignore"):  # NaN and overflow are found by their results
+            result = _integral(flat, header) if threshold is None else _above(flat, header, threshold)
+    except _NoLabel as found:
+        index = np.empty(data.ndim, dtype=int)
+        index[axes] = np.unravel_index(found.position, ordered.shape)
+        raise _complaint(header.where, found.value, tuple(index.tolist())) from None
     return result.reshape(ordered.shape).transpose(np.argsort(axes))
 
 
@@ -67,7 +65,8 @@ class _NoLabel(Exception):  # noqa: N818 - never leaves this module
 
 
 def _complaint(where: str, value: float, voxel: tuple[int, ...]) -> InvalidInput:
-    why = "cannot be told from its neighbours in floating point" if abs(value) > EXACT else "is no integer"
+    inexact = math.isfinite(value) and abs(value) > EXACT
+    why = "cannot be told from its neighbours in floating point" if inexact else "is no integer"
     return InvalidInput(
         f"{where}: voxel {voxel} (x, y, z) has the value {value!r}, which {why}; labels must be integers. "
         "Is this the image instead of its labels? To make a mask of it pass threshold=, for instance threshold=0.5"
@@ -104,8 +103,7 @@ def _integral(flat: NDArray[Any], header: Header) -> NDArray[Any]:
 
 def _copied(block: NDArray[Any], target: NDArray[Any]) -> bool:
     """Cast into `target`; whether every value came through, which is also how what does not fit is found."""
-    with np.errstate(invalid="ignore"):
-        np.copyto(target, block, casting="unsafe")
+    np.copyto(target, block, casting="unsafe")
     # result_type of (float32, int32) is float64: no false equality from rounding. int64 is checked against EXACT.
     return bool((target.astype(np.result_type(target, block)) == block).all()) and (
         target.dtype.itemsize < 8 or bool((np.abs(block) <= EXACT).all())
@@ -114,8 +112,7 @@ def _copied(block: NDArray[Any], target: NDArray[Any]) -> bool:
 
 def _check(block: NDArray[Any], start: int) -> None:
     wide = block.astype(np.float64, copy=False)
-    with np.errstate(invalid="ignore"):
-        wrong = np.flatnonzero(~((np.rint(wide) == wide) & (np.abs(wide) <= EXACT)))
+    wrong = np.flatnonzero(~((np.rint(wide) == wide) & (np.abs(wide) <= EXACT)))
     if wrong.size:
         raise _NoLabel(start + int(wrong[0]), float(wide[wrong[0]]))
 

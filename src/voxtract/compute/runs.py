@@ -118,7 +118,8 @@ class _Scan:
     def __init__(self, dtype: np.dtype[Any]) -> None:
         self.dtype = dtype.newbyteorder("=")
         self.shift = (_WORD // self.dtype.itemsize).bit_length() - 1  # voxel number >> shift = word number
-        self.none = Runs(*(np.empty(0, np.int64) for _ in range(4)), np.empty(0, self.dtype))
+        none = np.empty(0, np.int64)
+        self.none = Runs(none, none, none, none, np.empty(0, self.dtype))
         self.padded = np.empty((0, 0), self.dtype)
         self.marks = np.empty(0, bool)
 
