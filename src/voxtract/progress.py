@@ -3,21 +3,36 @@
 from __future__ import annotations
 
 import logging
+import sys
 import threading
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
-from tqdm import tqdm
+if TYPE_CHECKING:
+    from tqdm import tqdm
 
 log = logging.getLogger("voxtract")
 
 
 class Progress:
-    """Counts cases; `show` None draws the bar only where stderr is a terminal."""
+    """Counts cases.
+
+    Parameters
+    ----------
+    total : int
+    title : str
+        Word before the bar.
+    show : bool, optional
+        None draws the bar only where stderr is a terminal.
+    """
 
     def __init__(self, total: int, title: str, *, show: bool | None):
-        self._bar = tqdm(total=total, desc=title, unit="file", disable=None if show is None else not show)
+        self._bar: tqdm[None] | None = None
         self._lock = threading.Lock()
+        if show or (show is None and sys.stderr.isatty()):
+            from tqdm import tqdm  # 40 ms, which a run without a bar need not wait for
+
+            self._bar = tqdm(total=total, desc=title, unit="file")
 
     def __enter__(self) -> Self:
         return self
@@ -25,17 +40,23 @@ class Progress:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._bar.close()
+        if self._bar is not None:
+            self._bar.close()
 
     def begin(self, name: str) -> None:
         """Show `name` as the file in hand."""
-        with self._lock:
-            self._bar.set_postfix_str(name)
+        if self._bar is not None:
+            with self._lock:
+                self._bar.set_postfix_str(name)
 
     def end(self, error: Exception | None = None) -> None:
         """Count one case; log why it failed, above the bar."""
         with self._lock:
+            if self._bar is None:
+                if error is not None:
+                    log.error("skipped: %s", error)
+                return
             if error is not None:
-                with tqdm.external_write_mode():
+                with self._bar.external_write_mode():
                     log.error("skipped: %s", error)
             self._bar.update()

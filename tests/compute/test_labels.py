@@ -153,6 +153,13 @@ def test_integers_beyond_exact_floats_are_refused_when_scaled() -> None:
     assert stored_labels(volume(data)) is data
 
 
+def test_exactness_is_asked_of_every_block(block: None) -> None:
+    data = np.zeros((1, 1, 20))
+    data[0, 0, 0], data[0, 0, 15] = 2.0**40, 2.0**60
+    with pytest.raises(InvalidInput, match=r"voxel \(0, 0, 15\) .* cannot be told from its neighbours"):
+        stored_labels(volume(data))
+
+
 @pytest.mark.parametrize("dtype", ["bool", "u1", "i2", "u4", "i8", "u8", "f4", "f8"])
 @pytest.mark.parametrize("order", ORDERS)
 @pytest.mark.parametrize("threshold", [0.5, 0.0, 0.1, -3.0, 1, 1e30, -1e30, 2.5])

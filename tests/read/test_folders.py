@@ -333,6 +333,16 @@ def test_what_has_no_partner_is_skipped_with_a_reason(tmp_path: Path) -> None:
     }
 
 
+def test_a_suffix_alone_is_no_case(tmp_path: Path) -> None:
+    touch(tmp_path, "images/a.nii", "images/_0000.nii", "labels/a.nii", "labels/_seg.nii")
+    source = open_source(tmp_path)
+    assert list(table(source, tmp_path)) == ["a"]
+    assert skipped(source, tmp_path) == {
+        "images/_0000.nii": "no labels for case '_0000'",
+        "labels/_seg.nii": "no image for case '_seg'",
+    }
+
+
 def test_no_pair_at_all_is_an_error(tmp_path: Path) -> None:
     touch(tmp_path, "images/a.nii.gz", "labels/x.nii.gz", "labels/y.nii.gz")
     text = complaint(InvalidInput, tmp_path)

@@ -444,6 +444,13 @@ def test_junk_after_the_stream_is_ignored_with_a_warning(
     ]
 
 
+def test_junk_after_padded_members(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    content = encoded(voxels("i2", (20, 30, 40)))
+    parts = [gzip.compress(content[:9000]), bytes(40000), gzip.compress(content[9000:]), bytes(5), b"junk"]
+    np.testing.assert_array_equal(broken(tmp_path, b"".join(parts)).read().data, voxels("i2", (20, 30, 40)))
+    assert len(caplog.records) == 1
+
+
 def test_zero_padding_needs_no_warning(tmp_path: Path, whole: bytes, caplog: pytest.LogCaptureFixture) -> None:
     np.testing.assert_array_equal(broken(tmp_path, whole + bytes(700000)).read().data, voxels("i2", (20, 30, 40)))
     assert not caplog.records

@@ -82,6 +82,7 @@ def find_components(
     2
     """
     labels = np.asarray(labels)
+    np.empty(1<<24,np.uint8)
     _check(labels, extent, objects)
     reach = _check_connectivity(connectivity, extent)
     plane = Plane(check_view(view), (labels.shape[0], labels.shape[1], labels.shape[2]))
@@ -233,9 +234,8 @@ class _Lattice:
         Runs come in the order of plane, row and column, so the first and the last of each target tell most of it.
         """
         order = np.arange(len(runs))
-        head, tail = np.empty(size, np.int64), np.empty(size, np.int64)
-        head[target[::-1]] = order[::-1]  # where an index occurs more than once, the last value stays
-        tail[target] = order
+        head, tail = _scatter(np.minimum, target, order, size, _FAR), np.empty(size, np.int64)
+        tail[target] = order  # where an index occurs more than once, the last value stays
         planes = runs.plane.take(head), runs.plane.take(tail)
         if self.cut is None:
             rows = _scatter(np.minimum, target, runs.row, size, _FAR), _scatter(np.maximum, target, runs.row, size, -1)
@@ -359,29 +359,30 @@ def _join(
     count_starts = _Counter(start)
     ends = np.concatenate(([-_FAR], stop))  # ends[k]: where the k-th run ends, counted from 1
 
-    def keep(child: Index, other: Index) -> tuple[Index, Index]:
-        if one_label:
-            return child, other
-        same = runs.label.take(child) == runs.label.take(other)
-        return child.compress(same), other.compress(same)
-
     for distance, reach in contacts:
         before = start[carried:] - (distance + reach)
         low = count_starts.up_to(before)
         low -= ends.take(low) > before  # runs that end before they could touch
-        touching = count_starts.up_to(stop[carried:] - (distance - reach + 1)) - low
-        some = np.flatnonzero(touching > 0)
-        child, other = keep(some + carried, low.take(some))
-        free = parent.take(child) == child
-        parent[child.compress(free)] = other.compress(free)
-        edges.append((child.compress(~free), other.compress(~free)))
-        some = np.flatnonzero(touching > 1)
-        more = touching.take(some) - 1
-        nth = np.arange(more.sum()) - np.repeat(np.cumsum(more) - more, more)
-        child, other = keep(np.repeat(some + carried, more), np.repeat(low.take(some) + 1, more) + nth)
-        free = parent.take(child) == child
-        parent[child.compress(free)] = other.compress(free)
-        edges.append((child, other))
+        touching = count_starts.up_to(stop[carried:] - (distance - reach + 1))
+        touching -= low
+        touched = np.flatnonzero(touching > 0)
+        while len(touched):
+            child, other = touched + carried, low.take(touched)
+            if not one_label:
+                same = runs.label.take(child) == runs.label.take(other)
+                child, other = child.compress(same), other.compress(same)
+            free = parent.take(child) == child
+            if free.all():
+                parent[child] = other
+            else:
+                parent[child.compress(free)] = other.compress(free)
+                edges.append((child.compress(~free), other.compress(~free)))
+            # The next run that each touches; there are as many rounds as one run touches others, and few are left soon.
+            low += 1
+            touching -= 1
+            touched = touched.compress(touching.take(touched) > 0)
+    if not edges:
+        return _numbered(_flat(parent))
     first, second = (np.concatenate(ends) for ends in zip(*edges, strict=True))
     return _numbered(_unite(parent, first, second))
 

@@ -7,6 +7,7 @@ applies it to blocks that fit the cache, so that a volume is never held as float
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -86,37 +87,38 @@ class Statistics:
     def percentiles(self) -> tuple[float, float]:
         """The `PERCENTILES` of the stored numbers, with linear interpolation (as `numpy.percentile`).
 
-        Exact: from a histogram for 8 and 16 bit integers, else by partitioning one copy of the voxels.
+        Notes
+        -----
+        Exact and without sorting: a histogram of the upper 16 bits finds the bins of the ranks that are wanted; where
+        a number has more bits, only the numbers in those few bins are gathered and partitioned.
         """
-        if self._data.dtype.kind in "iu" and self._data.dtype.itemsize <= 2:
-            return self._percentiles_from_histogram()
-        values = self._data.flatten(order="K")
-        if values.dtype.kind == "f" and not (finite := np.isfinite(values)).all():
-            values = values[finite]
-        if not len(values):
-            return 0.0, 0.0
-        places = [_Place.of(percent, len(values)) for percent in PERCENTILES]
-        values.partition(sorted({rank for place in places for rank in (place.below, place.above)}))
-        low, high = (place.between(float(values[place.below]), float(values[place.above])) for place in places)
-        return low, high
-
-    def _percentiles_from_histogram(self) -> tuple[float, float]:
-        dtype = self._data.dtype
-        unsigned = np.dtype(f"u{dtype.itemsize}")
-        bins = 1 << 8 * dtype.itemsize
-        counts = np.zeros(bins, np.int64)
+        dtype = np.dtype(np.float64) if self._data.dtype.itemsize > 8 else self._data.dtype.newbyteorder("=")
+        order = _bins_in_order(dtype)
+        counts = np.zeros(len(order), np.int64)
         for block in _finite_blocks(self._data, dtype, _HISTOGRAM_BLOCK):
-            counts += np.bincount(block.view(unsigned), minlength=bins)
-        first = int(np.iinfo(dtype).min)
-        upto = np.roll(counts, -first).cumsum()  # negative numbers were counted behind the positive ones
+            counts += np.bincount(_bins(block), minlength=len(order))
+        upto = counts[order].cumsum()
         if not upto[-1]:
             return 0.0, 0.0
         places = [_Place.of(percent, int(upto[-1])) for percent in PERCENTILES]
-        low, high = (
-            place.between(*(float(first + np.searchsorted(upto, k, "right")) for k in (place.below, place.above)))
-            for place in places
-        )
+        ranks = sorted({rank for place in places for rank in (place.below, place.above)})
+        at: dict[int, float] = {}
+        for step, group in itertools.groupby(ranks, lambda rank: int(np.searchsorted(upto, rank, "right"))):
+            here = list(group)
+            members = self._members(dtype, int(order[step]))
+            before = int(upto[step - 1]) if step else 0
+            inside = [min(rank - before, len(members) - 1) for rank in here]
+            members.partition(inside)
+            at.update(zip(here, members[inside].tolist(), strict=True))
+        low, high = (place.between(at[place.below], at[place.above]) for place in places)
         return low, high
+
+    def _members(self, dtype: np.dtype[Any], key: int) -> NDArray[Any]:
+        """Stored numbers of one bin; a single one where they are all the same."""
+        if dtype.itemsize <= 2:
+            return np.array([key], f"u{dtype.itemsize}").view(dtype)
+        blocks = _finite_blocks(self._data, dtype, _HISTOGRAM_BLOCK)
+        return np.concatenate([block[_bins(block) == key] for block in blocks])
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +137,21 @@ class _Place:
 
     def between(self, below: float, above: float) -> float:
         return below + (above - below) * self.fraction
+
+
+def _bins(block: NDArray[Any]) -> NDArray[Any]:
+    """Upper 16 bits of each number; all 8 of a byte."""
+    bits = block.view(f"u{block.itemsize}")
+    return (bits >> 8 * block.itemsize - 16).astype(np.uint16) if block.itemsize > 2 else bits
+
+
+def _bins_in_order(dtype: np.dtype[Any]) -> NDArray[np.int64]:
+    """All values of `_bins`, sorted by the numbers they stand for: a set first bit means a negative one."""
+    bins = np.arange(1 << 8 * min(2, dtype.itemsize))
+    if dtype.kind == "u":
+        return bins
+    positive, negative = np.split(bins, 2)
+    return np.concatenate([negative if dtype.kind == "i" else negative[::-1], positive])
 
 
 def _finite_blocks(data: NDArray[Any], dtype: np.dtype[Any], size: int) -> Iterator[NDArray[Any]]:

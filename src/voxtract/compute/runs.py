@@ -108,8 +108,8 @@ def _blocks(data: Labels, crossed: bool) -> Iterator[tuple[Runs, bool]]:
     for plane in range(0, planes, step):
         for row in range(0, rows, height):
             block = data[plane : plane + step, row : row + height]
-            runs = scan.across(block) if crossed else scan.along(block)
-            yield Runs(runs.plane + plane, runs.row + row, runs.start, runs.stop, runs.label), row + height >= rows
+            runs = scan.across(block, plane) if crossed else scan.along(block, plane, row)
+            yield runs, row + height >= rows
 
 
 class _Scan:
@@ -123,8 +123,8 @@ class _Scan:
         self.padded = np.empty((0, 0), self.dtype)
         self.marks = np.empty(0, bool)
 
-    def along(self, block: Labels) -> Runs:
-        """Runs along the last axis of a (planes, rows, columns) block."""
+    def along(self, block: Labels, plane: int, row: int) -> Runs:
+        """Runs along the last axis of a (planes, rows, columns) block that begins at `plane` and `row`."""
         _, height, columns = block.shape
         block = block.reshape(-1, columns)
         rows = block if self._is_words(block, block.nbytes) else self._padded(block)
@@ -135,7 +135,7 @@ class _Scan:
             return self.none
         if 3 * count > len(words):  # dense: look at every voxel
             rows = rows if len(rows.T) > columns else self._padded(block)
-            start, stop, labels = _between(*self._edges(rows.reshape(-1)), rows.size)
+            start, stop, labels = (np.ascontiguousarray(part) for part in _between(*self._edges(rows.reshape(-1)), rows.size))
             line = start // len(rows.T)
         else:  # sparse: only at words with foreground and the word after each, whose zeros end the last run
             filled[1:] |= filled[:-1]
@@ -145,13 +145,16 @@ class _Scan:
             start, stop, labels = _between(edges, labels, rows.size)
             line, start, stop, labels = _cut_at_row_ends(start, stop, labels, len(rows.T))
         first = line * len(rows.T)
+        start, stop = start - first, stop - first
         if len(block) == height:
-            return Runs(np.zeros(len(line), np.int64), line, start - first, stop - first, labels)
-        plane = line // height
-        return Runs(plane, line - plane * height, start - first, stop - first, labels)
+            return Runs(np.full(len(line), plane), line + row if row else line, start, stop, labels)
+        planes = line // height
+        line -= planes * height
+        planes += plane
+        return Runs(planes, line, start, stop, labels)
 
-    def across(self, block: Labels) -> Runs:
-        """Runs along the middle axis of a (planes, rows, columns) block, in the order plane, column."""
+    def across(self, block: Labels, plane: int) -> Runs:
+        """Runs along the middle axis of a (planes, rows, columns) block from `plane` on, in the order plane, column."""
         planes, rows, columns = block.shape
         lines = block.reshape(-1, columns)
         words = (lines if self._is_words(lines, lines.strides[0]) else self._padded(lines)).view(np.uint64)
@@ -161,7 +164,7 @@ class _Scan:
         if not count:
             return self.none
         if 4 * count > words.size:  # dense: turning the block is cheaper than sorting
-            return self.along(_turned(block, self.dtype))
+            return self.along(_turned(block, self.dtype), plane, 0)
         marked = filled.reshape(planes, rows, width)
         marked[:, 1:] |= marked[:, :-1].copy()
         chosen = np.flatnonzero(filled)
@@ -174,17 +177,19 @@ class _Scan:
         word = edges >> self.shift
         row = row_of.take(word)
         column = ((chosen.take(word) - row * width) << self.shift) + (edges & ((1 << self.shift) - 1))
-        plane = row // rows
-        line = plane * columns + column
-        row -= plane * rows
+        plane_of = row // rows
+        line = plane_of * columns + column
+        row -= plane_of * rows
         # Edges come by row; a stable sort by line leaves the rows of each line in order. 16 bits sort by radix.
         order = np.argsort(line.astype(np.uint16) if planes * columns < 1 << 16 else line, kind="stable")
         position = (line * rows + row).take(order)
         start, stop, labels = _between(position, here_voxels.take(edges).take(order), planes * columns * rows)
         line = start // rows
         first = line * rows
-        plane = line // columns
-        return Runs(plane, line - plane * columns, start - first, np.minimum(stop - first, rows), labels)
+        plane_of = line // columns
+        line -= plane_of * columns
+        plane_of += plane
+        return Runs(plane_of, line, start - first, np.minimum(stop - first, rows), labels)
 
     def _edges(self, flat: Labels) -> tuple[Index, Labels]:
         """Positions whose label differs from the one before (background before the first), and their labels."""

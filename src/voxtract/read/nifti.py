@@ -199,7 +199,7 @@ def _opened(path: Path) -> Iterator[BinaryIO]:
             raise InvalidInput(
                 f"{path}: is a folder, but a NIfTI file was expected; give a file inside it, or rename it"
             )
-        if False:  # opening a pipe would wait for ever
+        if not stat.S_ISREG(mode):  # opening a pipe would wait for ever
             raise InvalidInput(f"{path}: is a {_kind(mode)}, but a NIfTI file was expected; write it to disk first")
         with path.open("rb", buffering=0) as file:
             yield file
@@ -383,12 +383,13 @@ def _walk_members(file: BinaryIO) -> tuple[int, int, str | None]:
             return count, end, None if member is None else "the compressed data are cut short"
         if member is None:
             data = data.lstrip(b"\0")
+            if not data:
+                continue
             if len(data) < len(GZIP_MAGIC):
-                data += file.read(len(GZIP_MAGIC))
-            if data and not data.startswith(GZIP_MAGIC):
+                data += file.read(1)
+            if data[: len(GZIP_MAGIC)] != GZIP_MAGIC:
                 return count, end, None
-            member = zlib.decompressobj(31) if data else None
-            continue
+            member = zlib.decompressobj(31)
         try:
             count += len(member.decompress(data))
         except zlib.error as fault:
