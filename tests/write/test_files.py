@@ -1,6 +1,7 @@
 """Files appear whole or not at all, whatever happens in between."""
 
 import errno
+import fcntl
 import multiprocessing
 import os
 import re
@@ -177,6 +178,28 @@ def test_folders_of_killed_runs_are_removed_and_those_of_live_ones_stay(tmp_path
             second.write("b", b"2")
         first.write("a", b"1")
     assert names(tmp_path) == [".voxtract-staging-file", "a", "b"]
+
+
+@pytest.mark.parametrize("moment", ["mkdir", "flock"])
+def test_a_staging_folder_taken_for_abandoned_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    """Another run that starts in the instant between making and locking removes the folder."""
+    module, call = (os, os.mkdir) if moment == "mkdir" else (fcntl, fcntl.flock)
+    removed: list[Path] = []
+
+    def raced(*args: Any, **options: Any) -> None:
+        call(*args, **options)
+        for folder in tmp_path.glob(".voxtract-staging-*"):
+            if not removed:
+                folder.rmdir()
+                removed.append(folder)
+
+    monkeypatch.setattr(module, moment, raced)
+    with Staging(tmp_path) as staging:
+        staging.write("file", b"1")
+    assert len(removed) == 1
+    assert names(tmp_path) == ["file"]
 
 
 def _write_and_wait(root: Path, ready: Any) -> None:

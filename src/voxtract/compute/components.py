@@ -1,9 +1,7 @@
 """Connected components of a label volume: boxes, voxel counts and coordinate sums, without a label image.
 
 The runs of equal label along one memory axis (runs.py) are joined to the runs of neighbouring lines that they
-touch, by pointer jumping over "first touching run before me" and hooking for the few contacts left over; then
-everything that is wanted is reduced per component from the runs. Run-based two-scan labelling: He, Chao, Suzuki,
-IEEE Trans. Image Process. 17(5), 2008; pointer jumping and hooking: Shiloach, Vishkin, J. Algorithms 3(1), 1982.
+touch; then everything that is wanted is reduced per component from the runs, batch by batch of whole planes.
 """
 
 from __future__ import annotations
@@ -14,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from voxtract.compute.runs import Index, Labels, Memory, Runs, batches
+from voxtract.compute.runs import FAR, Index, Labels, Memory, Runs, batches, number_components, numbered, unite
 from voxtract.errors import InvalidInput
 from voxtract.geometry import Plane, View, check_view
 from voxtract.model import Components
@@ -26,7 +24,6 @@ Extent = Literal["slice", "volume"]
 Objects = Literal["components", "labels"]
 
 BATCH = 1 << 16  # runs joined at once; fastest of 2**14 .. 2**18 in bench_components, contents noise50 and organ_blobs
-_FAR = np.iinfo(np.int64).max
 
 
 def find_components(
@@ -154,11 +151,11 @@ class _Table:
         label = np.empty(size, self.label.dtype)
         label[target] = self.label
         return _Table(
-            first=_three(_scatter(np.minimum, target, values, size, _FAR) for values in self.first),
+            first=_three(_scatter(np.minimum, target, values, size, FAR) for values in self.first),
             last=_three(_scatter(np.maximum, target, values, size, -1) for values in self.last),
             count=count,
             total=tuple(_scatter(np.add, target, values, size, 0) for values in self.total),
-            raster=_scatter(np.minimum, target, self.raster, size, _FAR),
+            raster=_scatter(np.minimum, target, self.raster, size, FAR),
             label=label,
         )
 
@@ -243,14 +240,14 @@ class _Lattice:
         Runs come in the order of plane, row and column, so the first and the last of each target tell most of it.
         """
         order = np.arange(len(runs))
-        head, tail = _scatter(np.minimum, target, order, size, _FAR), np.empty(size, np.int64)
+        head, tail = _scatter(np.minimum, target, order, size, FAR), np.empty(size, np.int64)
         tail[target] = order  # where an index occurs more than once, the last value stays
         planes = runs.plane.take(head), runs.plane.take(tail)
         if self.cut is None:
-            rows = _scatter(np.minimum, target, runs.row, size, _FAR), _scatter(np.maximum, target, runs.row, size, -1)
+            rows = _scatter(np.minimum, target, runs.row, size, FAR), _scatter(np.maximum, target, runs.row, size, -1)
         else:
             rows = runs.row.take(head), runs.row.take(tail)
-        starts = _scatter(np.minimum, target, runs.start, size, _FAR)
+        starts = _scatter(np.minimum, target, runs.start, size, FAR)
         stops = _scatter(np.maximum, target, runs.stop, size, -1)
         length = runs.stop - runs.start
         sums = (runs.plane * length, runs.row * length, (runs.start + runs.stop - 1) * length // 2) if mass else ()
@@ -259,7 +256,7 @@ class _Lattice:
             last=(planes[1], rows[1], stops - 1),
             count=_scatter(np.add, target, length, size, 0),
             total=tuple(_scatter(np.add, target, values, size, 0) for values in sums),
-            raster=_scatter(np.minimum, target, self.raster(runs), size, _FAR),
+            raster=_scatter(np.minimum, target, self.raster(runs), size, FAR),
             label=runs.label.take(head),
         )
 
@@ -321,7 +318,7 @@ class _Joiner:
         lattice = self.lattice
         for runs in batches(data, lattice.crossed, BATCH):
             if lattice.cut == 0:  # planes are slices: each batch is complete
-                numbers, size = _join(runs, 0, lattice.position(runs), self.contacts)
+                numbers, size = number_components(runs, 0, lattice.position(runs), self.contacts)
                 self.parts.append(lattice.table(runs, numbers, size, self.mass))
             else:
                 self._add(runs)
@@ -331,19 +328,19 @@ class _Joiner:
         if len(self.parts) == 1 or lattice.cut == 0:
             return found
         first, second = (np.concatenate(ids) for ids in zip(*self.same, strict=True))
-        numbers, size = _numbered(_unite(np.arange(self.known), first, second))
+        numbers, size = numbered(unite(np.arange(self.known), first, second))
         return found.reduce(numbers.take(np.concatenate(self.ids)), size)
 
     def _add(self, fresh: Runs) -> None:
         lattice = self.lattice
         runs = fresh if self.carried is None else Runs.join([self.carried, fresh])
         carried = len(runs) - len(fresh)
-        numbers, size = _join(runs, carried, lattice.position(runs), self.contacts)
+        numbers, size = number_components(runs, carried, lattice.position(runs), self.contacts)
         # A component keeps the number that one of its carried runs has; the others' numbers mean the same one.
-        ids = _scatter(np.minimum, numbers[:carried], self.carried_ids, size, _FAR)
+        ids = _scatter(np.minimum, numbers[:carried], self.carried_ids, size, FAR)
         kept = ids.take(numbers[:carried])
         self.same.append((self.carried_ids.compress(kept != self.carried_ids), kept.compress(kept != self.carried_ids)))
-        new = np.flatnonzero(ids == _FAR)
+        new = np.flatnonzero(ids == FAR)
         ids[new] = self.known + np.arange(len(new))
         self.known += len(new)
         present = np.zeros(size, bool)
@@ -355,110 +352,6 @@ class _Joiner:
         self.ids.append(ids.take(rows))
         position = int(np.searchsorted(runs.plane, runs.plane[-1]))
         self.carried, self.carried_ids = runs.tail(position), ids.take(numbers[position:])
-
-
-def _join(
-    runs: Runs, carried: int, position: tuple[Index, Index], contacts: list[tuple[int, int]]
-) -> tuple[Index, int]:
-    """Number the components of `runs`, of which the first `carried` are not joined among themselves."""
-    start, stop = position
-    parent = np.arange(len(runs))
-    one_label = bool((runs.label == runs.label[0]).all())
-    edges: list[tuple[Index, Index]] = []
-    count_starts = _Counter(start)
-    ends = np.concatenate(([-_FAR], stop))  # ends[k]: where the k-th run ends, counted from 1
-
-    for distance, reach in contacts:
-        before = start[carried:] - (distance + reach)
-        low = count_starts.up_to(before)
-        low -= ends.take(low) > before  # runs that end before they could touch
-        touching = count_starts.up_to(stop[carried:] - (distance - reach + 1))
-        touching -= low
-        touched = np.flatnonzero(touching > 0)
-        # One run that each touches at a time: as many rounds as one run touches others, with few left soon.
-        nth = 0
-        while len(touched):
-            child, other = touched + carried, low.take(touched) + nth
-            if not one_label:
-                same = runs.label.take(child) == runs.label.take(other)
-                child, other = child.compress(same), other.compress(same)
-            free = parent.take(child) == child
-            parent[child.compress(free)] = other.compress(free)
-            edges.append((child.compress(~free), other.compress(~free)))
-            nth += 1
-            touched = touched.compress(touching.take(touched) > nth)
-    if not edges:
-        return _numbered(parent)
-    first, second = (np.concatenate(parts) for parts in zip(*edges, strict=True))
-    return _numbered(_unite(parent, first, second))
-
-
-class _Counter:
-    """Counts how many of some rising positions are not past a given one."""
-
-    def __init__(self, positions: Index) -> None:
-        self.base = int(positions[0])
-        positions = positions - self.base
-        span = int(positions[-1]) + 1
-        self.exact = span < 20 * len(positions)
-        if self.exact:  # a table over all positions; measured: 0.6 ns each, against about 12 ns per search
-            marks = np.zeros(span + 1, np.uint8)
-            marks[positions + 1] = 1
-            self.table: NDArray[Any] = np.cumsum(marks, dtype=np.int32)
-        else:  # a table over buckets of about one position each, then a few steps
-            self.shift = max(0, (span // len(positions)).bit_length() - 1)
-            filled = np.bincount(positions >> self.shift)
-            self.table = np.cumsum(filled) - filled
-            self.positions = np.append(positions, _FAR)
-
-    def up_to(self, query: Index) -> Index:
-        """How many positions are <= each `query`."""
-        if self.exact:
-            return self.table.take(query + (1 - self.base), mode="clip").astype(np.int64)
-        query = query - self.base
-        count = self.table.take(query >> self.shift, mode="clip")
-        count += self.positions.take(count) <= query
-        late = np.flatnonzero(self.positions.take(count) <= query)
-        while len(late):
-            count[late] += 1
-            late = late.compress(self.positions.take(count.take(late)) <= query.take(late))
-        return count
-
-
-def _unite(parent: Index, first: Index, second: Index) -> Index:
-    """Root of each node of the forest `parent` (no parent comes after its child) once `first` and `second` are one."""
-    parent = _flat(parent)
-    hooked = np.empty(0, np.int64)
-    while True:
-        first, second = parent.take(first), parent.take(second)
-        apart = first != second
-        first, second = first.compress(apart), second.compress(apart)
-        if not len(first):
-            return parent.take(parent)
-        # Every root with a smaller neighbour hooks below one of them, so at least half of these roots are gone.
-        high = np.maximum(first, second)
-        parent[high] = np.minimum(first, second)
-        hooked = np.concatenate((hooked, high))
-        while True:
-            up = parent.take(hooked)
-            top = parent.take(up)
-            if np.array_equal(up, top):
-                break
-            parent[hooked] = top
-
-
-def _flat(parent: Index) -> Index:
-    while True:
-        up = parent.take(parent)
-        if np.array_equal(up, parent):
-            return parent
-        parent = up
-
-
-def _numbered(root: Index) -> tuple[Index, int]:
-    """Numbers 0, 1, ... in the order of the roots, and how many."""
-    number = np.cumsum(root == np.arange(len(root))) - 1
-    return number.take(root), int(number[-1]) + 1 if len(root) else 0
 
 
 def _label_numbers(label: Labels, slices: Index | None) -> tuple[Index, int]:

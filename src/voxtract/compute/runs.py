@@ -1,10 +1,14 @@
-"""Runs of equal label along one axis of a volume, found block by block in the order of its memory.
+"""Runs of equal label along one axis of a volume, found block by block in the order of its memory, and what touches.
 
 A *run* is a maximal stretch of one positive label inside one line of voxels. Blocks of about `BLOCK` bytes stay
 in a core's cache while several NumPy passes go over them; background is skipped eight bytes at a time.
 
 Words used here: the axes of the memory are a2, a1, a0 (a0 has the smallest stride). Runs lie along the last axis
 of the *order* b2, b1, b0, which is either (a2, a1, a0) or, `crossed`, (a2, a0, a1).
+
+Runs are joined by pointer jumping over "first touching run before me", and by hooking for the contacts left over.
+Run-based two-scan labelling: He, Chao, Suzuki, IEEE Trans. Image Process. 17(5), 2008. Pointer jumping and hooking:
+Shiloach, Vishkin, J. Algorithms 3(1), 1982.
 """
 
 from __future__ import annotations
@@ -20,6 +24,7 @@ Index = NDArray[np.int64]
 Labels = NDArray[Any]
 
 BLOCK = 1 << 19  # bytes; fastest of 2**17 .. 2**22 in bench_components: voxels and marks stay in a 1 MiB L2 cache
+FAR = np.iinfo(np.int64).max
 _WORD = 8  # bytes that are looked at together to skip background
 
 
@@ -72,10 +77,10 @@ class Memory:
         """Look at (x, y, z) `labels` of any strides."""
         # An axis of length one or stride zero (a broadcast array) says nothing about the memory: it goes first.
         weight = [abs(s) if n > 1 and s else np.inf for n, s in zip(labels.shape, labels.strides, strict=True)]
-        x, y, z = sorted(range(3), key=lambda axis: -weight[axis])
-        flipped = tuple(labels.strides[axis] < 0 for axis in (x, y, z))
-        data = labels.transpose(x, y, z)[tuple(slice(None, None, -1 if f else 1) for f in flipped)]
-        return cls(data.view(np.uint8) if data.dtype == bool else data, (x, y, z), (flipped[0], flipped[1], flipped[2]))
+        a2, a1, a0 = sorted(range(3), key=lambda axis: -weight[axis])
+        flipped = (labels.strides[a2] < 0, labels.strides[a1] < 0, labels.strides[a0] < 0)
+        data = labels.transpose(a2, a1, a0)[tuple(slice(None, None, -1 if f else 1) for f in flipped)]
+        return cls(data.view(np.uint8) if data.dtype == np.bool_ else data, (a2, a1, a0), flipped)
 
 
 def batches(data: Labels, crossed: bool, limit: int) -> Iterator[Runs]:
@@ -157,7 +162,7 @@ class _Scan:
         """Runs along the middle axis of a (planes, rows, columns) block from `plane` on, in the order plane, column."""
         planes, rows, columns = block.shape
         lines = block.reshape(-1, columns)
-        words = (lines if self._is_words(lines, lines.strides[0]) else self._padded(lines)).view(np.uint64)
+        words = (lines if self._is_words(lines, columns * self.dtype.itemsize) else self._padded(lines)).view(np.uint64)
         width = words.shape[1]
         filled = words != 0
         count = np.count_nonzero(filled)
@@ -257,3 +262,117 @@ def _cut_at_row_ends(start: Index, stop: Index, labels: Labels, width: int) -> t
     start = np.maximum(np.repeat(start, pieces), line * width)
     stop = np.minimum(np.repeat(stop, pieces), (line + 1) * width)
     return line, start, stop, np.repeat(labels, pieces)
+
+
+def number_components(
+    runs: Runs, carried: int, position: tuple[Index, Index], contacts: list[tuple[int, int]]
+) -> tuple[Index, int]:
+    """Number the components of runs 0, 1, ... in the order of their first runs; also say how many there are.
+
+    Parameters
+    ----------
+    runs : Runs
+        The first `carried` of them are not joined among themselves.
+    position : start and stop of the runs
+        Counted so that neighbouring lines are a fixed distance apart and a gap follows each line and plane.
+    contacts : (distance, reach) of earlier lines
+        Runs whose positions overlap once moved by `distance`, or miss by less than `reach` columns, touch.
+    """
+    start, stop = position
+    parent = np.arange(len(runs))
+    one_label = bool((runs.label == runs.label[0]).all())
+    edges: list[tuple[Index, Index]] = []
+    count_starts = _Counter(start)
+    ends = np.concatenate(([-FAR], stop))  # ends[k]: where the k-th run ends, counted from 1
+
+    for distance, reach in contacts:
+        before = start[carried:] - (distance + reach)
+        low = count_starts.up_to(before)
+        low -= ends.take(low) > before  # runs that end before they could touch
+        touching = count_starts.up_to(stop[carried:] - (distance - reach + 1))
+        touching -= low
+        touched = np.flatnonzero(touching > 0)
+        # One run that each touches at a time: as many rounds as one run touches others, with few left soon.
+        nth = 0
+        while len(touched):
+            child, other = touched + carried, low.take(touched) + nth
+            if not one_label:
+                same = runs.label.take(child) == runs.label.take(other)
+                child, other = child.compress(same), other.compress(same)
+            free = parent.take(child) == child
+            parent[child.compress(free)] = other.compress(free)
+            edges.append((child.compress(~free), other.compress(~free)))
+            nth += 1
+            touched = touched.compress(touching.take(touched) > nth)
+    if not edges:
+        return numbered(parent)
+    first, second = (np.concatenate(parts) for parts in zip(*edges, strict=True))
+    return numbered(unite(parent, first, second))
+
+
+class _Counter:
+    """Counts how many of some rising positions are not past a given one."""
+
+    def __init__(self, positions: Index) -> None:
+        self.base = int(positions[0])
+        positions = positions - self.base
+        span = int(positions[-1]) + 1
+        self.exact = span < 20 * len(positions)
+        if self.exact:  # a table over all positions; measured: 0.6 ns each, against about 12 ns per search
+            marks = np.zeros(span + 1, np.uint8)
+            marks[positions + 1] = 1
+            self.table: NDArray[Any] = np.cumsum(marks, dtype=np.int32)
+        else:  # a table over buckets of about one position each, then a few steps
+            self.shift = max(0, (span // len(positions)).bit_length() - 1)
+            filled = np.bincount(positions >> self.shift)
+            self.table = np.cumsum(filled) - filled
+            self.positions = np.append(positions, FAR)
+
+    def up_to(self, query: Index) -> Index:
+        """How many positions are <= each `query`."""
+        if self.exact:
+            return self.table.take(query + (1 - self.base), mode="clip").astype(np.int64)
+        query = query - self.base
+        count = self.table.take(query >> self.shift, mode="clip")
+        count += self.positions.take(count) <= query
+        late = np.flatnonzero(self.positions.take(count) <= query)
+        while len(late):
+            count[late] += 1
+            late = late.compress(self.positions.take(count.take(late)) <= query.take(late))
+        return count
+
+
+def unite(parent: Index, first: Index, second: Index) -> Index:
+    """Root of each node of the forest `parent` (no parent comes after its child) once `first` and `second` are one."""
+    parent = _flat(parent)
+    hooked = np.empty(0, np.int64)
+    while True:
+        first, second = parent.take(first), parent.take(second)
+        apart = first != second
+        first, second = first.compress(apart), second.compress(apart)
+        if not len(first):
+            return parent.take(parent)
+        # Every root with a smaller neighbour hooks below one of them, so at least half of these roots are gone.
+        high = np.maximum(first, second)
+        parent[high] = np.minimum(first, second)
+        hooked = np.concatenate((hooked, high))
+        while True:
+            up = parent.take(hooked)
+            top = parent.take(up)
+            if np.array_equal(up, top):
+                break
+            parent[hooked] = top
+
+
+def _flat(parent: Index) -> Index:
+    while True:
+        up = parent.take(parent)
+        if np.array_equal(up, parent):
+            return parent
+        parent = up
+
+
+def numbered(root: Index) -> tuple[Index, int]:
+    """Numbers 0, 1, ... in the order of the roots, and how many."""
+    number = np.cumsum(root == np.arange(len(root))) - 1
+    return number.take(root), int(number[-1]) + 1 if len(root) else 0

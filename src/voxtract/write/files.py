@@ -131,16 +131,17 @@ def _size(parts: Sequence[bytes | memoryview]) -> int:
 
 
 def _new_stage(root: str) -> tuple[str, int]:
-    """Make and lock a staging folder."""
+    """Make and lock a staging folder; again where another run, just starting, removes it before it is locked."""
     while True:
         stage = f"{root}/{_PREFIX}{os.getpid()}-{os.urandom(4).hex()}"
         Path(stage).mkdir(0o700)
-        lock = os.open(stage, os.O_RDONLY | os.O_DIRECTORY)
-        with suppress(OSError):  # a file system without locks: then nobody can take the folder for abandoned
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        if Path(stage).exists():
-            return stage, lock
-        os.close(lock)  # another run that was just starting removed it before it was locked
+        with suppress(FileNotFoundError):
+            lock = os.open(stage, os.O_RDONLY | os.O_DIRECTORY)
+            with suppress(OSError):  # a file system without locks: then nobody can take the folder for abandoned
+                fcntl.flock(lock, fcntl.LOCK_EX)
+            if Path(stage).exists():
+                return stage, lock
+            os.close(lock)
 
 
 def _remove_abandoned(root: str) -> None:
