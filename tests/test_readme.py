@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.figures import committed, figures, put_into
 from voxtract.phantoms import make_data_set
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -37,3 +38,8 @@ def test_the_two_commands_are_there() -> None:
     demo, test = blocks("bash")
     assert demo.strip().endswith("voxtract demo demo")
     assert (ROOT / test.strip()).stat().st_mode & 0o100
+
+
+def test_figures_are_those_of_the_committed_results() -> None:
+    assert put_into(README, committed()) == README
+    assert figures(committed()) in README

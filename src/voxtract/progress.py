@@ -6,7 +6,7 @@ import logging
 import sys
 import threading
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -27,7 +27,7 @@ class Progress:
     """
 
     def __init__(self, total: int, title: str, *, show: bool | None):
-        self._bar: tqdm[None] | None = None
+        self._bar: tqdm[Any] | None = None
         self._lock = threading.Lock()
         if show or (show is None and sys.stderr.isatty()):
             from tqdm import tqdm  # 40 ms, which a run without a bar need not wait for

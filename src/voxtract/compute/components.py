@@ -307,6 +307,8 @@ class _Joiner:
         self.lattice, self.mass = lattice, mass
         self.contacts = lattice.contacts(connectivity)
         self.parts: list[_Table] = []
+        self.rows = 0  # of all `parts`
+        self.limit = 4 * BATCH  # how many may wait before they are merged
         self.ids: list[Index] = []  # provisional component number of each row in `parts`
         self.same: list[tuple[Index, Index]] = []  # provisional numbers that turned out to be one component
         self.known = 0  # provisional numbers given out
@@ -322,14 +324,13 @@ class _Joiner:
                 self.parts.append(lattice.table(runs, numbers, size, self.mass))
             else:
                 self._add(runs)
+                if self.rows > self.limit:
+                    self._merge()
         if not self.parts:
             return lattice.empty(data.dtype, self.mass)
-        found = _Table.join(self.parts)
-        if len(self.parts) == 1 or lattice.cut == 0:
-            return found
-        first, second = (np.concatenate(ids) for ids in zip(*self.same, strict=True))
-        numbers, size = numbered(unite(np.arange(self.known), first, second))
-        return found.reduce(numbers.take(np.concatenate(self.ids)), size)
+        if lattice.cut != 0:
+            self._merge()
+        return _Table.join(self.parts)
 
     def _add(self, fresh: Runs) -> None:
         lattice = self.lattice
@@ -350,8 +351,19 @@ class _Joiner:
         rank[rows] = np.arange(len(rows))
         self.parts.append(lattice.table(fresh, rank.take(numbers[carried:]), len(rows), self.mass))
         self.ids.append(ids.take(rows))
+        self.rows += len(rows)
         position = int(np.searchsorted(runs.plane, runs.plane[-1]))
         self.carried, self.carried_ids = runs.tail(position), ids.take(numbers[position:])
+
+    def _merge(self) -> None:
+        """Give one row and one number to what turned out to be one component."""
+        first, second = (np.concatenate(ids) for ids in zip(*self.same, strict=True))
+        numbers, size = numbered(unite(np.arange(self.known), first, second))
+        self.parts = [_Table.join(self.parts).reduce(numbers.take(np.concatenate(self.ids)), size)]
+        self.ids, self.same = [np.arange(size)], [(first[:0], second[:0])]
+        self.carried_ids = numbers.take(self.carried_ids)
+        self.known = self.rows = size
+        self.limit = 2 * size + 4 * BATCH  # merge only what is worth it
 
 
 def _label_numbers(label: Labels, slices: Index | None) -> tuple[Index, int]:

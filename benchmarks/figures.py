@@ -1,0 +1,89 @@
+"""The figures of the README, from the committed results; tests/test_readme.py holds the README to them."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+README = Path(__file__).parents[1] / "README.md"
+_BEGIN = "<!-- figures: made by `python -m benchmarks.run`, checked by tests/test_readme.py -->\n"
+_END = "<!-- end of figures -->"
+_PEERS = {
+    "cc3d per slice": "cc3d + statistics",
+    "SciPy": "SciPy",
+    "scikit-image per slice": "scikit-image",
+    "OpenCV per slice": "OpenCV",
+}
+
+
+def figures(result: dict[str, Any]) -> str:
+    """Render the figures as Markdown."""
+    machine, pipeline = result["machine"], result["pipeline"]
+    x, y, z = pipeline["content"]["shape"]
+    lines = [
+        f"On {machine['cores']} cores of an {machine['processor']}, Python {machine['python']}; ratios of medians measured",
+        "side by side in one run, outputs compared first. Your own: `pip install -e '.[benchmark]' && python -m",
+        "benchmarks.run`.",
+        "",
+        f"Whole processes, {pipeline['content']['cases']} volumes of {x} x {y} x {z} as `.nii.gz`, start-up included:",
+        "",
+        "| from a folder to | voxtract | nidataset 0.9.1 | faster | peak memory |",
+        "|---|---|---|---|---|",
+    ]
+    names = {
+        "slices": "all axial slices as TIFF",
+        "annotations": "boxes of each slice as CSV",
+        "boxes of labels": "one box per label as CSV",
+    }
+    for key, name in names.items():
+        work = pipeline["whole processes"][key]
+        ours, theirs = work["voxtract"], work["nidataset"]
+        lines.append(
+            f"| {name} | {ours['wall_s']:.2f} s | {theirs['wall_s']:.1f} s | **{work['ratio']:.0f}x** "
+            f"| {ours['peak_mb']:.0f} against {theirs['peak_mb']:.0f} MB |"
+        )
+    floor = pipeline["against the floor"]["times the floor"]
+    lines += [
+        "",
+        "Without the start-up, slices take "
+        f"{floor['slices']:.2f} times the larger of bare inflating and bare writing of the same bytes on all cores.",
+        "",
+        "From a mask in memory to boxes and counts of all slices, one thread, times faster than (median of three views):",
+        "",
+        "| content | voxtract | " + " | ".join(_PEERS.values()) + " |",
+        "|---|---" + "|---" * len(_PEERS) + "|",
+    ]
+    rows = [row for row in result["components"]["rows"] if row["dtype"] == "uint8"]
+    for content in dict.fromkeys(row["content"] for row in rows):
+        of = [row for row in rows if row["content"] == content]
+        cells = []
+        for peer in _PEERS:
+            ratios = [row["ratio"][peer] for row in of if peer in row["ratio"]]
+            cells.append(f"{median(ratios):.1f}x" if ratios else "")
+        speed = median(row["gigavoxels_per_s"] for row in of)
+        lines.append(f"| {content.replace('_', ' ')} | {speed:.2f} Gvoxel/s | " + " | ".join(cells) + " |")
+    startup, read = result["startup"], result["read"]
+    beyond = {name: startup[name] - startup["bare python"] for name in startup}
+    lines += [
+        "",
+        f"Reading a CT volume takes {1 / read['images']['ratio']['bare inflate']:.2f} times the bare inflate; nibabel's "
+        f"`get_fdata()` takes {read['images']['ratio']['nibabel get_fdata']:.1f} times as long. "
+        f"`voxtract --version` answers in {startup['voxtract --version']:.0f} ms, `import voxtract` costs "
+        f"{beyond['import voxtract']:.0f} ms over bare Python.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def put_into(readme: str, result: dict[str, Any]) -> str:
+    """Replace the figures in the text of the README."""
+    pattern = re.escape(_BEGIN) + ".*?" + re.escape(_END)
+    return re.sub(pattern, lambda _: _BEGIN + figures(result) + _END, readme, count=1, flags=re.DOTALL)
+
+
+def committed() -> dict[str, Any]:
+    """The results in the repository."""
+    result: dict[str, Any] = json.loads((Path(__file__).parent / "results" / "cpu.json").read_text())
+    return result

@@ -1,0 +1,41 @@
+"""One command for all CPU measurements: ``python -m benchmarks.run``.
+
+Writes ``benchmarks/results/cpu.json`` with machine, versions and commit, and the figures of the README. Needs the extra
+``benchmark``: ``pip install -e '.[benchmark]'``. Takes about a quarter of an hour; ``--quick`` repeats less.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from benchmarks import bench_components, bench_pipeline, bench_read, bench_startup, bench_tiff
+from benchmarks.figures import README, put_into
+from benchmarks.machine import machine
+
+RESULT = Path(__file__).parent / "results" / "cpu.json"
+
+
+def measure(repeat: int, peer_repeat: int) -> dict[str, Any]:
+    """Run every benchmark; the machine should do nothing else meanwhile."""
+    return {
+        "machine": machine(),
+        "pipeline": bench_pipeline.main(repeat, peer_repeat),
+        "read": bench_read.main(repeat),
+        "startup": bench_startup.main(2 * repeat + 1),
+        "components": bench_components.main(repeat=repeat),
+        "tiff": bench_tiff.main(),
+    }
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="repeat 3 times, nidataset once")
+    parser.add_argument("--output", type=Path, default=RESULT)
+    arguments = parser.parse_args()
+    result = measure(3, 1) if arguments.quick else measure(9, 5)
+    arguments.output.write_text(json.dumps(result, indent=1) + "\n")
+    if arguments.output == RESULT:
+        README.write_text(put_into(README.read_text(), result))
