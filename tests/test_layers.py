@@ -16,7 +16,7 @@ SOURCE = Path(voxtract.__file__).parent
 
 VALUES = {"errors", "geometry", "model"}
 ROOMS = {"read", "compute", "write", "backend"}
-ENGINE = {"crew", "journal", "progress", "report", "settings"}
+ENGINE = {"crew", "job", "journal", "progress", "report", "settings"}
 FRONT = {"demo", "describe", "doctor"}
 DATA = {"phantoms"}
 

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +95,11 @@ class CountedFile:
     def read(self) -> Volume:
         self.reads += 1
         return self._volume
+
+    def slabs(self, planes: int) -> Generator[NDArray[Any], None, None]:
+        self.reads += 1
+        for first in range(0, self._volume.data.shape[2], planes):
+            yield self._volume.data[:, :, first : first + planes]
 
 
 class Listed:
@@ -240,27 +246,29 @@ def test_resume_does_changed_and_failed_cases_again(pairs: Path, tmp_path: Path,
 
 
 KILLED = """
-import os, sys, voxtract, voxtract.pipeline as pipeline
-from voxtract.write.files import Staging
-real, count = Staging.write, 0
-def write(self, *args):
-    global count
-    count += 1
-    if count == int(sys.argv[3]):
-        os.kill(os.getpid(), 9)
-    real(self, *args)
-Staging.write = write
+import os, sys, voxtract
+count = 0
+def deadly(function):
+    def call(*args, **words):
+        global count
+        count += 1
+        if count == int(sys.argv[3]):
+            os.kill(os.getpid(), 9)
+        return function(*args, **words)
+    return call
+os.writev, os.replace = deadly(os.writev), deadly(os.replace)
 voxtract.extract(sys.argv[1], sys.argv[2], ("axial", "coronal"), workers=1)
 """
+FIRST_CASE = 2 * 2 * (5 + 8)  # an image and a table for each slice, each written and put in place
 
 
-@pytest.mark.parametrize("at", [1, 15, 60])
+@pytest.mark.parametrize("at", [1, 15, FIRST_CASE - 10, FIRST_CASE + 20])
 def test_resume_after_kill_ends_byte_identical(pairs: Path, tmp_path: Path, at: int) -> None:
     killed = subprocess.run([sys.executable, "-c", KILLED, pairs, tmp_path / "out", str(at)], check=False)
     assert killed.returncode == -signal.SIGKILL
     report = voxtract.extract(pairs, tmp_path / "out", ("axial", "coronal"), resume=True)
     assert report.exit_code == 0
-    assert {r.status for r in report.results} == ({"done"} if at < 30 else {"done", "resumed"})
+    assert {r.status for r in report.results} == ({"done"} if at <= FIRST_CASE else {"done", "resumed"})
     voxtract.extract(pairs, tmp_path / "fresh", ("axial", "coronal"))
     assert digest(tmp_path / "out") == digest(tmp_path / "fresh")
     leftovers = {p.name for p in (tmp_path / "out").iterdir()} - {p.name for p in (tmp_path / "fresh").iterdir()}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -90,6 +90,24 @@ class Components:
             total=None if self.total is None else self.total[keep],
         )
 
+    def moved(self, offset: int) -> Components:
+        """The same components of a piece of a volume that begins at z = `offset`."""
+        step = np.array([0, 0, offset])
+        total = None if self.total is None else self.total + self.count[:, None] * step
+        return replace(self, start=self.start + step, stop=self.stop + step, total=total)
+
+    @classmethod
+    def join(cls, parts: Sequence[Components]) -> Components:
+        """All rows of one or more `parts`, one after the other."""
+        totals = [part.total for part in parts if part.total is not None]
+        return cls(
+            start=np.concatenate([part.start for part in parts]),
+            stop=np.concatenate([part.stop for part in parts]),
+            label=np.concatenate([part.label for part in parts]),
+            count=np.concatenate([part.count for part in parts]),
+            total=np.concatenate(totals) if len(totals) == len(parts) else None,
+        )
+
     @property
     def box_center(self) -> NDArray[np.float64]:
         """(n, 3) middle of each box: (first + last) / 2, may end in .5."""
@@ -115,6 +133,9 @@ class VolumeFile(Protocol):
 
     def read(self) -> Volume:
         """Header and voxels; the file is decoded once."""
+
+    def slabs(self, planes: int) -> Generator[NDArray[Any], None, None]:
+        """Voxels in pieces (x, y, n <= planes) along z, in order; the next may overwrite the one before."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)

@@ -144,7 +144,7 @@ class _Scan:
             line = start // len(rows.T)
         else:  # sparse: only at words with foreground and the word after each, whose zeros end the last run
             filled[1:] |= filled[:-1]
-            chosen = np.flatnonzero(filled)
+            chosen = _where(filled)
             edges, labels = self._edges(words.take(chosen).view(self.dtype))
             edges = (chosen.take(edges >> self.shift) << self.shift) + (edges & ((1 << self.shift) - 1))
             start, stop, labels = _between(edges, labels, rows.size)
@@ -172,13 +172,13 @@ class _Scan:
             return self.along(_turned(block, self.dtype), plane, 0)
         marked = filled.reshape(planes, rows, width)
         marked[:, 1:] |= marked[:, :-1]
-        chosen = np.flatnonzero(filled)
+        chosen = _where(filled.reshape(-1))
         here = words.reshape(-1).take(chosen)
         above = words.reshape(-1).take(chosen - width, mode="wrap")
         row_of = chosen // width
         above[row_of % rows == 0] = 0  # nothing lies above the first row of a plane
         here_voxels = here.view(self.dtype)
-        edges = np.flatnonzero(here_voxels != above.view(self.dtype))
+        edges = _where(here_voxels != above.view(self.dtype))
         word = edges >> self.shift
         row = row_of.take(word)
         column = ((chosen.take(word) - row * width) << self.shift) + (edges & ((1 << self.shift) - 1))
@@ -203,7 +203,7 @@ class _Scan:
         marks = self.marks[: len(flat)]
         marks[0] = flat[0] != 0
         np.not_equal(flat[1:], flat[:-1], out=marks[1:])
-        edges = np.flatnonzero(marks)
+        edges = _where(marks)
         return edges, flat.take(edges)
 
     def _is_words(self, rows: Labels, size: int) -> bool:
@@ -236,6 +236,18 @@ def _turned(block: Labels, dtype: np.dtype[Any]) -> Labels:
         buffer[:, :columns] = source
         target[...] = buffer[:, :columns].T
     return out
+
+
+def _where(marks: NDArray[np.bool_]) -> Index:
+    """`np.flatnonzero`; where few are set twice as fast, by looking for words of eight marks first."""
+    if 10 * np.count_nonzero(marks) > len(marks):
+        return np.flatnonzero(marks)
+    whole = len(marks) // _WORD * _WORD
+    words = marks[:whole].view(np.uint64)
+    chosen = np.flatnonzero(words != 0)
+    found = np.flatnonzero(words.take(chosen).view(np.bool_))
+    position = chosen.take(found >> 3) * _WORD + (found & 7)
+    return np.concatenate((position, whole + np.flatnonzero(marks[whole:]))) if whole < len(marks) else position
 
 
 def _between(edges: Index, labels: Labels, end: int) -> tuple[Index, Index, Labels]:
@@ -283,27 +295,28 @@ def number_components(
     one_label = bool((runs.label == runs.label[0]).all())
     edges: list[tuple[Index, Index]] = []
     count_starts = _Counter(start)
+    starts = np.append(start, FAR)
     ends = np.concatenate(([-FAR], stop))  # ends[k]: where the k-th run ends, counted from 1
 
     for distance, reach in contacts:
         before = start[carried:] - (distance + reach)
         low = count_starts.up_to(before)
         low -= ends.take(low) > before  # runs that end before they could touch
-        touching = count_starts.up_to(stop[carried:] - (distance - reach + 1))
-        touching -= low
-        touched = np.flatnonzero(touching > 0)
+        furthest = stop[carried:] - (distance - reach + 1)
+        touched = np.flatnonzero(starts.take(low) <= furthest)
         # One run that each touches at a time: as many rounds as one run touches others, with few left soon.
-        nth = 0
+        other = low.take(touched)
         while len(touched):
-            child, other = touched + carried, low.take(touched) + nth
+            child, parent_of = touched + carried, other
             if not one_label:
                 same = runs.label.take(child) == runs.label.take(other)
-                child, other = child.compress(same), other.compress(same)
+                child, parent_of = child.compress(same), other.compress(same)
             free = parent.take(child) == child
-            parent[child.compress(free)] = other.compress(free)
-            edges.append((child.compress(~free), other.compress(~free)))
-            nth += 1
-            touched = touched.compress(touching.take(touched) > nth)
+            parent[child.compress(free)] = parent_of.compress(free)
+            edges.append((child.compress(~free), parent_of.compress(~free)))
+            other = other + 1
+            again = starts.take(other) <= furthest.take(touched)
+            touched, other = touched.compress(again), other.compress(again)
     if not edges:
         return numbered(parent)
     first, second = (np.concatenate(parts) for parts in zip(*edges, strict=True))

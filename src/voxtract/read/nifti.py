@@ -1,21 +1,18 @@
 """NIfTI-1 and NIfTI-2 files, ``.nii`` and ``.nii.gz``: the header cheaply, the voxels inflated once.
 
 Format: https://nifti.nimh.nih.gov (nifti1.h, nifti2.h); the header's fields are decoded by nibabel. Whether a file
-is compressed is told by its first bytes, not by its name. Gzip as in RFC 1952: members are joined, each one's
-checksum and length are verified, zero padding after the last is accepted, and other bytes after the last are
-ignored with a warning, as gzip(1) does. Bytes after the voxels are ignored without one.
+is compressed is told by its first bytes, not by its name. Bytes after the voxels are ignored.
 """
 
 from __future__ import annotations
 
 import gzip
-import io
 import logging
 import math
 import os
 import stat
 import zlib
-from collections.abc import Iterator, MutableMapping
+from collections.abc import Generator, Iterator, MutableMapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +23,7 @@ import numpy as np
 from voxtract.errors import DamagedFile, InvalidInput, NotFound, UnreadableFile
 from voxtract.geometry import Grid, Shape3
 from voxtract.model import Header, Volume
+from voxtract.read.inflate import MAGIC, MAX_RATIO, Inflater
 
 if TYPE_CHECKING:
     from nibabel.nifti1 import Nifti1Header
@@ -33,10 +31,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-GZIP_MAGIC = b"\x1f\x8b"
-MAX_RATIO = 1032  # deflate cannot do better: 258 bytes from 2 bits (zlib's technical notes)
-# Bytes inflated at a time: stay in cache on the way to the volume. 256 KiB to 1 MiB are equal, 2 MiB is slower.
-PIECE = 1 << 20
 HEADER_BYTES = {1: 348, 2: 540}
 FIRST_VOXEL = {1: 352, 2: 544}  # the header and 4 bytes that announce extensions
 
@@ -101,12 +95,33 @@ class NiftiFile:
         """
         with _opened(self.path) as file:
             layout = self._layout(file)
-            voxels = self._inflated(file, layout) if layout.compressed else self._mapped(file, layout)
+            (voxels,) = self._slabs(file, layout, layout.header.grid.shape[2])
             return Volume(layout.header, voxels)
+
+    def slabs(self, planes: int) -> Generator[NDArray[Any], None, None]:
+        """Read the voxels slab by slab along z, without holding the volume.
+
+        Parameters
+        ----------
+        planes : int
+            Planes (x, y) of a slab; the last may have fewer.
+
+        Yields
+        ------
+        (x, y, n) array, as the data of `read`
+            The next one may overwrite it.
+
+        Raises
+        ------
+        NotFound, UnreadableFile, DamagedFile, InvalidInput
+            As `read`; a file that is cut short or fails its checksum is told only after its last whole slab.
+        """
+        with _opened(self.path) as file:
+            yield from self._slabs(file, self._layout(file), planes)
 
     def _layout(self, file: BinaryIO) -> _Layout:
         size = os.fstat(file.fileno()).st_size
-        compressed = file.read(len(GZIP_MAGIC)) == GZIP_MAGIC
+        compressed = file.read(len(MAGIC)) == MAGIC
         file.seek(0)
         # The standard library's reader, because ISA-L's asks for 512 KiB of the file at once.
         stream = gzip.GzipFile(fileobj=file) if compressed else file
@@ -126,44 +141,32 @@ class NiftiFile:
         _check_size(header, offset, frame.count, size, compressed)
         return _Layout(header, stored, offset + frame.index * header.nbytes, compressed)
 
-    def _mapped(self, file: BinaryIO, layout: _Layout) -> NDArray[Any]:
+    def _slabs(self, file: BinaryIO, layout: _Layout, planes: int) -> Iterator[NDArray[Any]]:
+        return (self._inflated if layout.compressed else self._mapped)(file, layout, planes)
+
+    def _mapped(self, file: BinaryIO, layout: _Layout, planes: int) -> Iterator[NDArray[Any]]:
         shape = layout.header.grid.shape
         voxels = np.asarray(np.memmap(file, layout.stored, "r", layout.offset, shape, order="F"))
-        return voxels if layout.stored.isnative else voxels.astype(layout.header.dtype)
+        for first in range(0, shape[2], planes):
+            slab = voxels[:, :, first : first + planes]
+            yield slab if layout.stored.isnative else slab.astype(layout.header.dtype)
 
-    def _inflated(self, file: BinaryIO, layout: _Layout) -> NDArray[Any]:
-        from isal import igzip
-        from isal.igzip_lib import IsalError
-
-        file.seek(0)
-        raw = np.empty(layout.header.nbytes, np.uint8)  # pages are touched as voxels arrive, not before
-        # As fast as any of ISA-L's public readers (84 MB in 123 ms; IgzipDecompressor 122, decompressobj 125, one-shot
-        # 164; a mask of 42 MB 16, 16, 17, 27), and the only one that does not misread the head of a member where a
-        # buffer cuts it. Not closed: it owns nothing but `file`.
-        try:
-            _fill(raw.data, igzip.IGzipFile(fileobj=file), layout.offset)
-        except (EOFError, gzip.BadGzipFile, zlib.error, IsalError):  # type: ignore[misc]  # its stub
-            whole = self._whole_members(file, layout)
-            log.warning("%s: bytes after the end of the compressed data are ignored", self.where)
-            _fill(raw.data, igzip.IGzipFile(fileobj=whole), layout.offset)
-        voxels = raw.view(layout.header.dtype)
-        if not layout.stored.isnative:
-            voxels.byteswap(inplace=True)
-        return voxels.reshape(layout.header.grid.shape, order="F")
-
-    def _whole_members(self, file: BinaryIO, layout: _Layout) -> io.BytesIO:
-        """Cut off what follows the compressed data, if they are all there; else say what is wrong with them."""
-        file.seek(0)
-        count, end, fault = _walk_members(file)
-        needed = layout.offset + layout.header.nbytes
-        if fault is None and count >= needed:
-            file.seek(0)
-            return io.BytesIO(file.read(end))
+    def _inflated(self, file: BinaryIO, layout: _Layout, planes: int) -> Iterator[NDArray[Any]]:
         header = layout.header
-        raise DamagedFile(
-            f"{self.where}: {fault or 'too few voxels'}: {count} bytes come out, but its header needs {needed} for "
-            f"{_times(header.grid.shape)} voxels of {header.dtype}; copy or export the file again"
-        )
+        x, y, z = header.grid.shape
+        needed = layout.offset + header.nbytes
+        why = f"its header needs {needed} for {_times(header.grid.shape)} voxels of {header.dtype}"
+        inflater = Inflater(file, self.where, needed, why)
+        inflater.skip(layout.offset)
+        raw = np.empty(x * y * min(planes, z) * header.dtype.itemsize, np.uint8)  # touched as voxels arrive, not before
+        for first in range(0, z, planes):
+            part = raw[: x * y * min(planes, z - first) * header.dtype.itemsize]
+            inflater.fill(part.data)
+            voxels = part.view(header.dtype)
+            if not layout.stored.isnative:
+                voxels.byteswap(inplace=True)
+            yield voxels.reshape((x, y, -1), order="F")
+        inflater.finish()
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -341,55 +344,6 @@ def _check_size(header: Header, offset: int, frames: int, size: int, compressed:
             + (f", which inflate to {limit} at most" if compressed else "")
             + "; copy or export the file again"
         )
-
-
-def _fill(target: memoryview, stream: gzip.GzipFile, offset: int) -> None:
-    """Fill `target` from byte `offset` on, then go on to the end of the stream, where the checksum is."""
-    scratch = memoryview(bytearray(PIECE))
-    while offset:
-        offset -= _inflate(stream, scratch[:offset])
-    done = 0
-    while done < len(target):
-        done += _inflate(stream, target[done : done + PIECE])
-    while stream.readinto(scratch):
-        pass
-
-
-def _inflate(stream: gzip.GzipFile, target: memoryview) -> int:
-    count = stream.readinto(target)
-    if not count:
-        raise EOFError("fewer voxels than the header promises")
-    return count
-
-
-def _walk_members(file: BinaryIO) -> tuple[int, int, str | None]:
-    """Walk through a gzip file that failed, slowly.
-
-    Returns
-    -------
-    bytes that come out, where in the file the last whole member ends, what is wrong with the next (None if it is none)
-    """
-    count, end, data, member = 0, 0, b"", None
-    while True:
-        data = data or file.read(PIECE // 64)  # inflates to 16 MiB at most
-        if not data:
-            return count, end, None if member is None else "the compressed data are cut short"
-        if member is None:
-            data = data.lstrip(b"\0")
-            if not data:
-                continue
-            if len(data) < len(GZIP_MAGIC):
-                data += file.read(1)
-            if data[: len(GZIP_MAGIC)] != GZIP_MAGIC:
-                return count, end, None
-            member = zlib.decompressobj(31)
-        try:
-            count += len(member.decompress(data))
-        except zlib.error as fault:
-            return count, end, f"the compressed data are damaged ({fault})"
-        data = member.unused_data
-        if member.eof:
-            member, end = None, file.tell() - len(data)
 
 
 def _kind(mode: int) -> str:

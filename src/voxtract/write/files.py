@@ -12,12 +12,14 @@ import fcntl
 import itertools
 import os
 import shutil
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 
 from voxtract.errors import OutputError
+
+Content = str | bytes | Sequence[bytes | memoryview]
 
 _PREFIX = ".voxtract-staging-"
 _FLAGS = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
@@ -68,8 +70,62 @@ class Staging:
         shutil.rmtree(self._stage, ignore_errors=True)
         os.close(self._lock)
 
-    def write(self, name: str, content: str | bytes | Sequence[bytes | memoryview]) -> None:
-        """Write one file; one that is there already is replaced.
+    def write(self, name: str, content: Content) -> None:
+        """Write one file; as `Batch.write`, but it is in place at once."""
+        with self.batch() as batch:
+            batch.write(name, content)
+
+    @contextmanager
+    def batch(self) -> Iterator[Batch]:
+        """Collect files that are put in place together at the end of the block, or not at all if it fails.
+
+        Raises
+        ------
+        OutputError
+            A file cannot be put in place; see `Batch.write`.
+        """
+        batch = Batch(self)
+        try:
+            yield batch
+            for staged, final in batch.files:
+                try:
+                    self._make_folder(final)
+                    os.replace(staged, final)  # noqa: PTH105 - once per slice, and a Path costs more than the call
+                except OSError as why:
+                    raise _explained(why, final, 0) from why
+        except BaseException:
+            for staged, _ in batch.files:
+                Path(staged).unlink(missing_ok=True)
+            raise
+
+    def _stage_file(self, name: str, parts: Sequence[bytes | memoryview]) -> tuple[str, str]:
+        final = f"{self._root}/{name}"
+        staged = f"{self._stage}/{next(self._names)}"
+        try:
+            _write(staged, parts)
+        except BaseException as why:
+            Path(staged).unlink(missing_ok=True)
+            if isinstance(why, OSError):
+                raise _explained(why, final, _size(parts)) from why
+            raise
+        return staged, final
+
+    def _make_folder(self, final: str) -> None:
+        folder = final[: final.rindex("/")]
+        if folder not in self._folders:
+            Path(folder).mkdir(parents=True, exist_ok=True)
+            self._folders.add(folder)
+
+
+class Batch:
+    """Files of one `Staging` that appear together; for any number of threads."""
+
+    def __init__(self, staging: Staging) -> None:
+        self._staging = staging
+        self.files: list[tuple[str, str]] = []
+
+    def write(self, name: str, content: Content) -> None:
+        """Write one file; one that is there already is replaced when the batch ends.
 
         Parameters
         ----------
@@ -87,24 +143,7 @@ class Staging:
         if isinstance(content, str):
             content = content.encode()
         parts = [content] if isinstance(content, bytes) else content
-        final = f"{self._root}/{name}"
-        staged = f"{self._stage}/{next(self._names)}"
-        try:
-            self._make_folder(final)
-            try:
-                _write(staged, parts)
-                os.replace(staged, final)  # noqa: PTH105 - once per slice, and a Path costs more than the call
-            except BaseException:
-                Path(staged).unlink(missing_ok=True)
-                raise
-        except OSError as why:
-            raise _explained(why, final, _size(parts)) from why
-
-    def _make_folder(self, final: str) -> None:
-        folder = final[: final.rindex("/")]
-        if folder not in self._folders:
-            Path(folder).mkdir(parents=True, exist_ok=True)
-            self._folders.add(folder)
+        self.files.append(self._staging._stage_file(name, parts))
 
 
 def _write(path: str, parts: Sequence[bytes | memoryview]) -> None:
