@@ -24,9 +24,8 @@ def figures(result: dict[str, Any]) -> str:
     machine, pipeline = result["machine"], result["pipeline"]
     x, y, z = pipeline["content"]["shape"]
     lines = [
-        f"On {machine['cores']} cores of an {machine['processor']}, Python {machine['python']}; ratios of medians measured",
-        "side by side in one run, outputs compared first. Your own: `pip install -e '.[benchmark]' && python -m",
-        "benchmarks.run`.",
+        f"On {machine['cores']} cores of an {machine['processor']}, Python {machine['python']}; medians of runs side by",
+        "side, outputs compared first. Your own: `pip install -e '.[benchmark]' && python -m benchmarks.run`.",
         "",
         f"Whole processes, {pipeline['content']['cases']} volumes of {x} x {y} x {z} as `.nii.gz`, start-up included:",
         "",
@@ -35,6 +34,7 @@ def figures(result: dict[str, Any]) -> str:
     ]
     names = {
         "slices": "all axial slices as TIFF",
+        "slices of many": f"the same for {pipeline['content']['many']} volumes",
         "annotations": "boxes of each slice as CSV",
         "boxes of labels": "one box per label as CSV",
     }
@@ -48,10 +48,13 @@ def figures(result: dict[str, Any]) -> str:
     floor = pipeline["against the floor"]["times the floor"]
     lines += [
         "",
-        "Without the start-up, slices take "
-        f"{floor['slices']:.2f} times the larger of bare inflating and bare writing of the same bytes on all cores.",
+        (
+            "Without the start-up, slices take "
+            f"{floor['slices']:.2f} times the larger of bare inflating and bare writing of the same bytes on all cores."
+        ),
         "",
-        "From a mask in memory to boxes and counts of all slices, one thread, times faster than (median of three views):",
+        "From a mask in memory to boxes and counts of all slices, one thread; how many times as long the others take",
+        "(median of the three views):",
         "",
         "| content | voxtract | " + " | ".join(_PEERS.values()) + " |",
         "|---|---" + "|---" * len(_PEERS) + "|",
@@ -69,10 +72,12 @@ def figures(result: dict[str, Any]) -> str:
     beyond = {name: startup[name] - startup["bare python"] for name in startup}
     lines += [
         "",
-        f"Reading a CT volume takes {1 / read['images']['ratio']['bare inflate']:.2f} times the bare inflate; nibabel's "
-        f"`get_fdata()` takes {read['images']['ratio']['nibabel get_fdata']:.1f} times as long. "
-        f"`voxtract --version` answers in {startup['voxtract --version']:.0f} ms, `import voxtract` costs "
-        f"{beyond['import voxtract']:.0f} ms over bare Python.",
+        (
+            f"Reading a CT volume takes {1 / read['images']['ratio']['bare inflate']:.2f} times the bare inflate, "
+            f"nibabel's `get_fdata()` takes {read['images']['ratio']['nibabel get_fdata']:.1f} times as long as ours. "
+            f"`voxtract --version` answers in {startup['voxtract --version']:.0f} ms, `import voxtract` costs "
+            f"{beyond['import voxtract']:.0f} ms over bare Python."
+        ),
     ]
     return "\n".join(lines) + "\n"
 
