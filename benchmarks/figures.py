@@ -24,8 +24,8 @@ def figures(result: dict[str, Any]) -> str:
     machine, pipeline = result["machine"], result["pipeline"]
     x, y, z = pipeline["content"]["shape"]
     lines = [
-        f"On {machine['cores']} cores of an {machine['processor']}, Python {machine['python']}; medians of runs side by",
-        "side, outputs compared first. Your own: `pip install -e '.[benchmark]' && python -m benchmarks.run`.",
+        f"{machine['processor']}, {machine['cores']} cores, Python {machine['python']}; medians of runs side by side,",
+        "outputs compared first. Your own: `pip install -e '.[benchmark]' && python -m benchmarks.run`.",
         "",
         f"Whole processes, {pipeline['content']['cases']} volumes of {x} x {y} x {z} as `.nii.gz`, start-up included:",
         "",
