@@ -364,3 +364,118 @@ def test_ctrl_c_stops_quickly_and_leaves_nothing_half_written(tmp_path: Path, wr
     assert 0 < len(written) < 12 * 60
     assert all(tifffile.imread(p).shape == (150, 150) for p in written)
     assert {p.name for p in (tmp_path / "out").iterdir()} <= {str(n) for n in range(12)}
+
+
+LABELS_ONLY: Any = {"images": None, "extraction_mode": "volume", "data_mode": "box", "extra_columns": ("LABEL", "AREA")}
+
+
+def rows_of(source: Any, out: Path, **options: Any) -> list[tuple[int, ...]]:
+    voxtract.extract(source, out, **{**LABELS_ONLY, **options})
+    (path,) = out.rglob("*.csv")
+    return [tuple(map(int, row)) for row in pd.read_csv(path).itertuples(index=False)]
+
+
+@pytest.fixture
+def lesions() -> Listed:
+    labels = np.zeros((20, 18, 6), np.int32)
+    labels[1:4, 1:4, 1:3] = 300  # 18 voxels
+    labels[4, 4, 3] = 300  # touches the first one at a corner only
+    labels[10:12, 10, 2] = 7  # 2 voxels
+    labels[15, 2:8, 4] = 7  # 6 voxels
+    return Listed(Case("a", labels=CountedFile("a.nii", labels)))
+
+
+def test_classes_and_min_size_choose_rows(lesions: Listed, tmp_path: Path) -> None:
+    all_rows = [(1, 1, 1, 4, 4, 3, 300, 19), (10, 10, 2, 10, 11, 2, 7, 2), (2, 15, 4, 7, 15, 4, 7, 6)]
+    assert rows_of(lesions, tmp_path / "all") == all_rows
+    assert rows_of(lesions, tmp_path / "class", classes=[7]) == all_rows[1:]
+    assert rows_of(lesions, tmp_path / "size", min_size=6) == [all_rows[0], all_rows[2]]
+    assert rows_of(lesions, tmp_path / "both", classes=(7, 8), min_size=3) == all_rows[2:]
+    assert rows_of(lesions, tmp_path / "none", classes=(1,)) == []
+
+
+def test_connectivity_and_objects(lesions: Listed, tmp_path: Path) -> None:
+    faces = rows_of(lesions, tmp_path / "faces", connectivity=1)
+    assert [(row[6], row[7]) for row in faces] == [(300, 18), (7, 2), (300, 1), (7, 6)]
+    whole = rows_of(lesions, tmp_path / "labels", objects="labels")
+    assert whole == [(1, 1, 1, 4, 4, 3, 300, 19), (2, 10, 2, 10, 15, 4, 7, 8)]
+
+
+def test_threshold_makes_a_mask_of_any_volume(tmp_path: Path) -> None:
+    heat = np.zeros((6, 6, 3), np.float32)
+    heat[1:3, 2, 1], heat[4, 4, 2] = 0.8, 0.3
+    source = Listed(Case("a", labels=CountedFile("a.nii", heat)))
+    assert rows_of(source, tmp_path / "out", threshold=0.5) == [(2, 1, 1, 2, 2, 1, 1, 2)]
+    report = voxtract.extract(source, tmp_path / "refused", images=None)
+    assert "threshold=" in str(report.failed[0].error)
+
+
+def test_center_of_mass_follows_the_padding(tmp_path: Path) -> None:
+    labels = np.zeros((6, 6, 3), np.uint8)
+    labels[1, 1:4, 1] = labels[2, 1, 1] = 1
+    source = Listed(Case("a", labels=CountedFile("a.nii", labels)))
+    voxtract.extract(source, tmp_path / "out", images=None, center="mass", target_size=(8, 9), skip_empty=True)
+    (path,) = (tmp_path / "out").rglob("*.csv")
+    assert path.name == "a_axial_001.csv"
+    assert path.read_text() == f"X,Y,Z\n{1.75 + 1},{1.25 + 1},1.0\n"
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.uint64, np.float32])
+def test_slab_by_slab_gives_what_the_whole_volume_gives(
+    tmp_path: Path, dtype: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Axial slices alone are worked on in slabs; beside another view the volume is held. Both write the same."""
+    import voxtract.job
+
+    rng = np.random.default_rng(2)
+    image = rng.integers(0, 200, (13, 9, 11)).astype(np.int16)
+    labels = (rng.random((13, 9, 11)) < 0.3) * rng.integers(1, 4, (13, 9, 11))
+    source = Listed(Case("a", CountedFile("i", image), CountedFile("l", labels.astype(dtype))))
+    for slab in (1, 3 * 13 * 9 * 2):
+        monkeypatch.setattr(voxtract.job, "SLAB", slab)
+        words: Any = {"center": "mass", "extra_columns": ("LABEL", "AREA"), "normalization": (100, 150)}
+        voxtract.extract(source, tmp_path / f"slabs {slab}", ("axial",), **words)
+        voxtract.extract(source, tmp_path / f"whole {slab}", ("axial", "coronal"), **words)
+        slabs, whole = digest(tmp_path / f"slabs {slab}/a/axial"), digest(tmp_path / f"whole {slab}/a/axial")
+        assert slabs == whole
+        assert len(slabs) == 22
+
+
+@pytest.mark.parametrize(
+    ("options", "suffix", "dtype"),
+    [
+        ({"images": "png", "dtype": "uint8", "normalization": (0, 400)}, "png", np.uint8),
+        ({"images": "png", "dtype": "uint16"}, "png", np.uint16),
+        ({"compression": "zlib"}, "tif", np.int16),
+        ({"compression": "zstd"}, "tif", np.int16),
+        ({"dtype": "uint8"}, "tif", np.uint8),
+        ({"dtype": "float32"}, "tif", np.float32),
+    ],
+)
+def test_formats_and_dtypes(pairs: Path, tmp_path: Path, options: Any, suffix: str, dtype: Any) -> None:
+    from PIL import Image
+
+    report = voxtract.extract(pairs / "images", tmp_path / "out", **options)
+    assert report.exit_code == 0
+    path = tmp_path / f"out/case_2/axial/case_2_axial_003.{suffix}"
+    voxels = stored(pairs / "images/case_2.nii.gz")[:, :, 3].astype(np.float64)
+    if "normalization" in options:
+        voxels = np.rint(np.clip((voxels + 200) / 400, 0, 1) * 255)
+    elif dtype in (np.uint8, np.uint16):
+        voxels = np.clip(voxels, 0, np.iinfo(dtype).max)
+    if suffix == "png":
+        with Image.open(path) as opened:
+            written = np.asarray(opened)
+    else:
+        written = tifffile.imread(path)
+    assert written.dtype == dtype
+    np.testing.assert_array_equal(written, voxels)
+
+
+def test_png_of_a_dtype_it_does_not_hold_is_an_error_with_advice(pairs: Path, tmp_path: Path) -> None:
+    report = voxtract.extract(pairs / "images", tmp_path / "out", images="png")
+    assert len(report.failed) == 3
+    for result in report.failed:
+        assert result.inputs[0] in str(result.error)
+        assert "dtype='uint8'" in str(result.error)
+    assert not list((tmp_path / "out").rglob("*.png"))

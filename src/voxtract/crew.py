@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
@@ -55,17 +56,21 @@ class Crew:
 
     def share(self, work: Callable[[Item], None], items: Sequence[Item]) -> None:
         """Call `work` for every item, in any order, together with the threads that no case keeps busy."""
-        todo, lock = iter(items), threading.Lock()
+        todo = deque(items)
 
         def pull() -> None:
             while True:
                 if self._stopped.is_set():
                     raise _StoppedError
-                with lock:
-                    item = next(todo, None)
-                if item is None:
+                try:
+                    item = todo.popleft()
+                except IndexError:
                     return
-                work(item)
+                try:
+                    work(item)
+                except BaseException:
+                    todo.clear()  # the others need not go on
+                    raise
 
         idle = min(self._workers - self._active, len(items) - 1)
         helpers: list[Future[None]] = [self._helpers.submit(pull) for _ in range(idle)]

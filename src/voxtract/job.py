@@ -71,12 +71,10 @@ class Layout:
         place = image_header or labels_header  # the image, where there is one, says where the case lies
         if place is None:
             raise TypeError("a case without image and labels has no layout")
-        try:
+        with _said_of(place.where):
             turn = None if settings.reorient is None else Reorientation.between(place.grid, settings.reorient)
             grid = place.grid if turn is None else turn.grid(place.grid)
             planes = tuple(Plane(view, grid.shape, settings.target_size) for view in settings.views)
-        except InvalidInput as why:
-            raise InvalidInput(f"{place.where}: {why}") from why
         along_z = turn is None and [plane.view for plane in planes] == ["axial"]
         return cls(
             image_header,
@@ -146,7 +144,8 @@ class Job:
             if labels is not None and layout.labels is not None:
                 work.annotate(labels, layout.labels)
             if image is not None and layout.image is not None:
-                work.slice(image, layout.image)
+                with _said_of(image.where):
+                    work.slice(image, layout.image)
         nbytes = sum(header.nbytes for header in (layout.image, layout.labels) if header is not None)
         return CaseResult(
             case_id, "done", inputs, tally.slices, tally.annotations, tally.seconds, nbytes, tuple(tally.files)
@@ -287,6 +286,17 @@ class _Work:
                 self.batch.write(name, text)
         self.tally.files += texts
         self.tally.annotations[plane.view] = len(rows)
+
+
+@contextmanager
+def _said_of(where: str) -> Iterator[None]:
+    """Let what speaks of no file, because it knows none, name this one."""
+    try:
+        yield
+    except InvalidInput as why:
+        if str(why).startswith(where):
+            raise
+        raise InvalidInput(f"{where}: {why}") from why
 
 
 def _plain(labels: Header | None) -> bool:

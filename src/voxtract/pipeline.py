@@ -6,6 +6,7 @@ number of workers or on who came first.
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections.abc import Sequence
@@ -25,6 +26,8 @@ from voxtract.report import CaseResult, Report
 from voxtract.settings import AnnotationOptions, ImageOptions, Settings
 from voxtract.write.files import Staging
 
+log = logging.getLogger("voxtract")
+
 
 class ExtractOptions(ImageOptions, AnnotationOptions, total=False):
     """Keywords of :func:`extract` that shape the outputs; `voxtract.settings.Settings` describes them."""
@@ -41,6 +44,7 @@ def extract(
     output_path: str | os.PathLike[str],
     views: Sequence[View] = ("axial",),
     *,
+    images: Literal["tiff", "png"] | None = "tiff",
     annotations: Literal["csv"] | None = "csv",
     target_size: tuple[int, int] | None = None,
     backend: Literal["auto", "cpu", "cuda"] = "auto",
@@ -64,6 +68,8 @@ def extract(
     output_path : path
         Folder to write to; made where it is missing.
     views : sequence of {"axial", "coronal", "sagittal"}
+    images : {"tiff", "png"}, optional
+        Written for cases with an image; None writes none.
     annotations : {"csv"}, optional
         Written for cases with labels; None writes none.
     target_size : (height, width), optional
@@ -97,7 +103,7 @@ def extract(
     OutputError
         The output folder cannot be written.
     """
-    settings = Settings(views=views, annotations=annotations, target_size=target_size, **options)
+    settings = Settings(views=views, images=images, annotations=annotations, target_size=target_size, **options)
     return extract_source(
         open_source(source) if isinstance(source, str | os.PathLike) else source,
         Path(output_path),
@@ -168,6 +174,8 @@ def run(
     if workers < 1:
         raise InvalidInput(f"workers {workers} must be at least 1")
     device = select(backend)
+    for left_out in source.skipped:
+        log.warning("left out: %s: %s", left_out.where, left_out.reason)
     crew = Crew(workers, default_memory_limit() if memory_limit is None else memory_limit)
     with Staging(output) as staging, Progress(len(source.cases), title, show=progress) as bar:
         job = Job(settings, device, crew, staging, journal, bar, keep_files)

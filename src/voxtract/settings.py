@@ -25,7 +25,6 @@ _FOLDERS = {"case": "{case}/{view}", "view": "{view}", "flat": "."}
 class ImageOptions(TypedDict, total=False):
     """Keywords about slice images; `Settings` describes them."""
 
-    images: Literal["tiff", "png"] | None
     compression: Literal["zlib", "zstd", "lzw"] | None
     dtype: str
     normalization: Normalization

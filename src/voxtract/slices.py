@@ -38,6 +38,7 @@ def extract_slices_dataset(
     workers: int | None = None,
     memory_limit: int | None = None,
     progress: bool | None = True,
+    images: Literal["tiff", "png"] = "tiff",
     **options: Unpack[ImageOptions],
 ) -> None:
     """Write every slice of every ``*.nii.gz`` of a folder as an image.
@@ -63,8 +64,10 @@ def extract_slices_dataset(
         Write ``<output_path>/<view>_slices_stats.csv`` with ``FILENAME,NUM_SLICES,TOTAL_SLICES``.
     backend, workers, memory_limit, progress
         See :func:`voxtract.extract`.
+    images : {"tiff", "png"}
+        Format.
     **options
-        ``images, compression, dtype, normalization, reorient`` of :class:`voxtract.settings.Settings`.
+        ``compression, dtype, normalization, reorient`` of :class:`voxtract.settings.Settings`.
 
     Raises
     ------
@@ -78,6 +81,7 @@ def extract_slices_dataset(
     check_choice("saving_mode", saving_mode, ("case", "view"))
     settings = Settings(
         views=(view,),
+        images=images,
         annotations=None,
         saving_mode=saving_mode,
         target_size=target_size,
@@ -172,6 +176,7 @@ def extract_slices(
     debug: bool = False,
     *,
     backend: Literal["auto", "cpu", "cuda"] = "auto",
+    images: Literal["tiff", "png"] = "tiff",
     **options: Unpack[ImageOptions],
 ) -> list[str]:
     """Write every slice of one NIfTI file as ``<output_path>/<case>_<view>_000.tif``.
@@ -180,7 +185,7 @@ def extract_slices(
     ----------
     nii_path : path
         A ``.nii.gz`` or ``.nii`` file.
-    output_path, view, target_size, pad_value, backend, **options
+    output_path, view, target_size, pad_value, backend, images, **options
         As in :func:`extract_slices_dataset`.
     debug : bool
         Log what was written.
@@ -195,7 +200,13 @@ def extract_slices(
         Says where, what was found, what was expected and what to do.
     """
     settings = Settings(
-        views=(view,), annotations=None, saving_mode="flat", target_size=target_size, pad_value=pad_value, **options
+        views=(view,),
+        images=images,
+        annotations=None,
+        saving_mode="flat",
+        target_size=target_size,
+        pad_value=pad_value,
+        **options,
     )
     return _one_file(plain_file(nii_path, "image"), Path(output_path), settings, backend, debug)
 
