@@ -80,7 +80,7 @@ def test_alone_it_is_an_exception_that_says_where_and_what(fault: str, command: 
     make, said = {**FAULTS, **LABEL_FAULTS}[fault]
     path = tmp_path / "bäd file.nii.gz"
     make(path)
-    function = {"slices": extract_slices, "annotations": extract_annotations}[command]
+    function: Any = {"slices": extract_slices, "annotations": extract_annotations}[command]
     with pytest.raises(VoxtractError, match=f"(?s)^{path}.*({said})"):
         function(path, tmp_path / "out")
     assert [p for p in tmp_path.rglob("*") if p.is_file() and p != path] == []
