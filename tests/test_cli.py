@@ -160,3 +160,23 @@ def test_version() -> None:
 
     done = subprocess.run([sys.executable, "-m", "voxtract", "--version"], capture_output=True, text=True, check=True)
     assert done.stdout == f"voxtract {version('voxtract')}\n"
+
+
+def test_a_reader_that_has_gone_is_no_traceback(folder: Path) -> None:
+    command = f"{sys.executable} -m voxtract inspect '{folder}' --json | head -c 1"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True)
+    assert done.stdout == "{"
+    assert done.stderr == ""
+
+
+def test_exit_codes_reach_the_shell(folder: Path, tmp_path: Path) -> None:
+    def code(*words: str) -> int:
+        command = [sys.executable, "-m", "voxtract", *words]
+        return subprocess.run(command, capture_output=True, check=False).returncode
+
+    out = str(tmp_path / "out")
+    assert code("slices", str(folder), out) == 0
+    (folder / "c.nii.gz").write_bytes(b"broken")
+    assert code("slices", str(folder), out) == 1
+    assert code("slices", str(folder / "gone"), out) == 2
+    assert code("slices", "--nonsense") == 2

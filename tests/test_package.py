@@ -95,5 +95,5 @@ def test_the_licence_is_inside(wheel: zipfile.ZipFile) -> None:
 def test_the_command_is_an_entry_point(wheel: zipfile.ZipFile) -> None:
     entries = configparser.ConfigParser()
     entries.read_string(read(wheel, "entry_points.txt"))
-    assert dict(entries["console_scripts"]) == {"voxtract": "voxtract.cli:main"}
+    assert dict(entries["console_scripts"]) == {"voxtract": "voxtract.cli:run"}
     assert "voxtract/cli.py" in wheel.namelist()

@@ -1,7 +1,5 @@
 """``python -m voxtract`` is the ``voxtract`` command."""
 
-import sys
+from voxtract.cli import run
 
-from voxtract.cli import main
-
-sys.exit(main())
+run()

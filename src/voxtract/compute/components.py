@@ -12,13 +12,15 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from voxtract.compute.runs import FAR, Index, Labels, Memory, Runs, batches, number_components, numbered, unite
+from voxtract.compute.runs import FAR, Memory, Runs, batches, number_components, numbered, unite
 from voxtract.errors import InvalidInput
 from voxtract.geometry import Plane, View, check_view
 from voxtract.model import Components
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    from voxtract.compute.runs import Index, Labels
 
 Extent = Literal["slice", "volume"]
 Objects = Literal["components", "labels"]

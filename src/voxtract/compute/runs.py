@@ -15,13 +15,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-Index = NDArray[np.int64]
-Labels = NDArray[Any]
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Index = NDArray[np.int64]
+    Labels = NDArray[Any]
 
 # Of 2**17 .. 2**20 the larger were faster (bench_components, organ_blobs: 17, 14, 12, 11 ms), but need more memory.
 BLOCK = 1 << 19  # bytes
