@@ -46,17 +46,12 @@ def figures(result: dict[str, Any]) -> str:
             f"| {ours['peak_mb']:.0f} against {theirs['peak_mb']:.0f} MB |"
         )
     floor = pipeline["against the floor"]
+    larger = floor["times the larger of inflate and write"]["slices"]
+    both = floor["times inflate and write one after the other"]["slices"]
     lines += [
         "",
-        (
-            "Without the start-up, on all cores, slices take "
-            f"{floor['times the larger of inflate and write']['slices']:.2f} times the larger of bare inflating and bare "
-            "writing of the same bytes,"
-        ),
-        (
-            f"{floor['times inflate and write one after the other']['slices']:.2f} times the two one after the other: both "
-            "need the processor."
-        ),
+        f"Without the start-up, on all cores, slices take {larger:.2f} times the larger of bare inflating and writing",
+        f"of the same bytes, {both:.2f} times the two one after the other (both need the processor).",
         "",
         "From a mask in memory to boxes and counts of all slices, one thread; how many times as long the others take",
         "(median of the three views):",
