@@ -21,7 +21,8 @@ _PEERS = {
 
 def figures(result: dict[str, Any]) -> str:
     """Render the figures as Markdown."""
-    machine, pipeline = result["machine"], result["pipeline"]
+    pipeline = result["pipeline"]
+    machine = pipeline["machine"]
     x, y, z = pipeline["content"]["shape"]
     lines = [
         f"{machine['processor']}, {machine['cores']} cores, Python {machine['python']}; medians of runs side by side,",
@@ -69,14 +70,13 @@ def figures(result: dict[str, Any]) -> str:
         speed = median(row["gigavoxels_per_s"] for row in of)
         lines.append(f"| {content.replace('_', ' ')} | {speed:.2f} Gvoxel/s | " + " | ".join(cells) + " |")
     startup, read = result["startup"], result["read"]
-    beyond = {name: startup[name] - startup["bare python"] for name in startup}
     lines += [
         "",
         (
             f"Reading a CT volume takes {1 / read['images']['ratio']['bare inflate']:.2f} times the bare inflate, "
             f"nibabel's `get_fdata()` takes {read['images']['ratio']['nibabel get_fdata']:.1f} times as long as ours. "
             f"`voxtract --version` answers in {startup['voxtract --version']:.0f} ms, `import voxtract` costs "
-            f"{beyond['import voxtract']:.0f} ms over bare Python."
+            f"{startup['import voxtract'] - startup['bare python']:.0f} ms over bare Python."
         ),
     ]
     return "\n".join(lines) + "\n"

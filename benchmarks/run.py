@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,24 +19,28 @@ from benchmarks.machine import machine
 RESULT = Path(__file__).parent / "results" / "cpu.json"
 
 
-def measure(repeat: int, peer_repeat: int) -> dict[str, Any]:
-    """Run every benchmark; the machine should do nothing else meanwhile."""
+def parts(repeat: int, peer_repeat: int) -> dict[str, Callable[[], dict[str, Any]]]:
+    """The benchmarks by name; the machine should do nothing else meanwhile."""
     return {
-        "machine": machine(),
-        "pipeline": bench_pipeline.main(repeat, peer_repeat),
-        "read": bench_read.main(repeat),
-        "startup": bench_startup.main(2 * repeat + 1),
-        "components": bench_components.main(repeat=repeat),
-        "tiff": bench_tiff.main(),
+        "pipeline": lambda: bench_pipeline.main(repeat, peer_repeat),
+        "read": lambda: bench_read.main(repeat),
+        "startup": lambda: bench_startup.main(2 * repeat + 1),
+        "components": lambda: bench_components.main(repeat=repeat),
+        "tiff": bench_tiff.main,
     }
 
 
 if __name__ == "__main__":
+    every = tuple(parts(0, 0))
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="repeat 3 times, nidataset once")
+    parser.add_argument("--only", nargs="+", choices=every, default=every, help="leave the other results as they are")
     parser.add_argument("--output", type=Path, default=RESULT)
     arguments = parser.parse_args()
-    result = measure(3, 1) if arguments.quick else measure(9, 5)
+    chosen = parts(3, 1) if arguments.quick else parts(9, 5)
+    result = json.loads(arguments.output.read_text()) if arguments.output.exists() else {}
+    for name in arguments.only:
+        result[name] = {"machine": machine(), **chosen[name]()}
     arguments.output.write_text(json.dumps(result, indent=1) + "\n")
     if arguments.output == RESULT:
         README.write_text(put_into(README.read_text(), result))

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -90,7 +91,7 @@ def test_debug_keeps_the_traceback(tmp_path: Path) -> None:
     assert "Traceback" in subprocess.run([*command, "--debug"], capture_output=True, text=True, check=False).stderr
 
 
-def test_one_file_that_fails_is_wrong_input(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_one_file_that_fails_is_a_failed_file(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "x.nii.gz").write_bytes(b"\x1f\x8bbroken")
     assert main(["slices", str(tmp_path / "x.nii.gz"), str(tmp_path / "out")]) == 1
     assert "x.nii.gz" in capfd.readouterr().err
@@ -180,3 +181,60 @@ def test_exit_codes_reach_the_shell(folder: Path, tmp_path: Path) -> None:
     assert code("slices", str(folder), out) == 1
     assert code("slices", str(folder / "gone"), out) == 2
     assert code("slices", "--nonsense") == 2
+
+
+def test_negative_windows_can_be_typed(folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    words = ["slices", str(folder), str(tmp_path / "out"), "--normalization", "-600,1500", "--pad-value", "-1e3"]
+    assert main(words) == 0
+    with pytest.raises(SystemExit):
+        main([*words[:3], "--normalization", "a,b"])
+    assert "CENTER,WIDTH" in capfd.readouterr().err
+
+
+def test_options_may_stand_between_source_and_output(
+    folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["extract", str(folder), "--recursive", str(tmp_path / "out")]) == 0
+    assert (tmp_path / "out/a/axial").is_dir()
+    assert main(["extract", "--labels", str(folder), "--index-width", "4", str(tmp_path / "tables")]) == 0
+    assert (tmp_path / "tables/a/axial/a_axial_0003.csv").is_file()
+    with pytest.raises(SystemExit):
+        main(["extract", str(folder), str(tmp_path / "out"), "more", "words"])
+    assert "unrecognized arguments: more words" in capfd.readouterr().err
+
+
+def test_frames_of_4d_files_can_be_chosen(
+    tmp_path: Path, write_nifti: WriteNifti, capfd: pytest.CaptureFixture[str]
+) -> None:
+    write_nifti(tmp_path / "in/a.nii.gz", np.arange(48).reshape(2, 3, 4, 2).astype(np.int16))
+    assert main(["slices", str(tmp_path / "in"), str(tmp_path / "out")]) == 1
+    assert "volume_index=0 to 1" in capfd.readouterr().err
+    assert main(["slices", str(tmp_path / "in"), str(tmp_path / "out"), "--volume-index", "1"]) == 0
+
+
+def test_files_left_out_are_named_even_when_quiet(
+    folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "x.nrrd").write_bytes(b"")
+    assert main(["extract", str(folder), str(tmp_path / "out"), "--quiet"]) == 0
+    assert "left out: " in (err := capfd.readouterr().err)
+    assert "x.nrrd" in err
+
+
+def test_every_setting_has_its_option() -> None:
+    from dataclasses import fields
+
+    from voxtract.cli import _parser
+    from voxtract.settings import Settings
+
+    words = {
+        "extract": {f.name for f in fields(Settings)} | {"resume", "overwrite", "backend", "workers", "memory_limit"}
+    }
+    words["extract"] |= {"image", "labels", "format", "recursive", "volume_index", "image_suffix", "labels_suffix"}
+    plain = {"view", "saving_mode", "target_size", "save_stats", "volume_index", "reorient"}
+    words["slices"] = plain | {"pad_value", "images", "compression", "dtype", "normalization"}
+    words["annotations"] = plain | {"extraction_mode", "data_mode", "extra_columns", "objects", "threshold", "classes"}
+    commands: Any = next(action.choices for action in _parser()._actions if action.choices)
+    for name, wanted in words.items():
+        offered = {action.dest for action in commands[name]._actions}
+        assert wanted <= offered, wanted - offered

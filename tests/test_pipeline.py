@@ -5,9 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Generator
 from pathlib import Path
@@ -28,6 +30,7 @@ from voxtract.journal import Journal
 from voxtract.model import Case, Header, Volume
 from voxtract.read import open_source
 from voxtract.report import CaseResult
+from voxtract.write.tiff import Tiff
 
 ANISOTROPIC = np.diag([0.8, 0.7, 2.5, 1.0])
 
@@ -82,6 +85,8 @@ def test_images_and_tables_of_all_views_lie_side_by_side(pairs: Path, tmp_path: 
 class CountedFile:
     """A volume in memory that counts how often it is decoded."""
 
+    volume_index = None
+
     def __init__(self, where: str, data: NDArray[Any]):
         from voxtract.geometry import Grid
 
@@ -117,6 +122,14 @@ def test_one_decode_serves_all_views(tmp_path: Path) -> None:
     assert [file.reads for file in files] == [1, 1]
 
 
+@pytest.fixture
+def one_slice_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let tiny volumes be cut in many blocks, as large ones are."""
+    monkeypatch.setattr("voxtract.compute.planes._BLOCK_BYTES", 1)
+    monkeypatch.setattr("voxtract.compute.planes._RUN_BYTES", 1)
+
+
+@pytest.mark.usefixtures("one_slice_blocks")
 @pytest.mark.parametrize("workers", [2, 7])
 def test_output_does_not_depend_on_the_number_of_workers(pairs: Path, tmp_path: Path, workers: int) -> None:
     for name, count in (("one", 1), ("many", workers)):
@@ -124,7 +137,19 @@ def test_output_does_not_depend_on_the_number_of_workers(pairs: Path, tmp_path: 
     assert digest(tmp_path / "one") == digest(tmp_path / "many")
 
 
-def test_idle_threads_share_the_slices_of_a_single_volume(pairs: Path, tmp_path: Path) -> None:
+@pytest.mark.usefixtures("one_slice_blocks")
+def test_idle_threads_share_the_slices_of_a_single_volume(
+    pairs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads = set()
+    real = Tiff.encode
+
+    def seen(*words: Any) -> Any:
+        threads.add(threading.get_ident())
+        time.sleep(0.001)
+        return real(*words)
+
+    monkeypatch.setattr(Tiff, "encode", seen)
     one, many = (
         voxtract.extract(
             open_source(pairs / "images/case_0.nii.gz"), tmp_path / str(n), ("axial", "coronal", "sagittal"), workers=n
@@ -133,6 +158,7 @@ def test_idle_threads_share_the_slices_of_a_single_volume(pairs: Path, tmp_path:
     )
     assert digest(tmp_path / "1") == digest(tmp_path / "4")
     assert one.slices == many.slices == 5 + 8 + 9
+    assert len(threads) > 2  # the one of the first run, and several of the second
 
 
 def test_reorientation_moves_image_and_labels_together(tmp_path: Path, write_nifti: WriteNifti) -> None:
@@ -278,13 +304,13 @@ def test_resume_after_kill_ends_byte_identical(pairs: Path, tmp_path: Path, at: 
 def test_journal_cut_in_its_last_line_is_recovered_elsewhere_refused(tmp_path: Path) -> None:
     journal = Journal(tmp_path, {"views": ("axial",)})
     for name in ("a", "b"):
-        journal.add(CaseResult(name, "done", (), {"axial": 3}))
+        journal.add(CaseResult(name, "done", (), {"axial": 3}), [])
     path = tmp_path / ".voxtract/journal.jsonl"
     whole = path.read_bytes()
     path.write_bytes(whole[:-5])
     resumed = Journal(tmp_path, {"views": ("axial",)}, resume=True)
-    assert resumed.result("a", ()) is not None
-    assert resumed.result("b", ()) is None
+    assert resumed.result("a", (), []) is not None
+    assert resumed.result("b", (), []) is None
     lines = whole.splitlines(keepends=True)
     path.write_bytes(lines[0] + lines[1][:9] + b"\n" + lines[2])
     with pytest.raises(DamagedFile, match="line 2"):
@@ -479,3 +505,117 @@ def test_png_of_a_dtype_it_does_not_hold_is_an_error_with_advice(pairs: Path, tm
         assert result.inputs[0] in str(result.error)
         assert "dtype='uint8'" in str(result.error)
     assert not list((tmp_path / "out").rglob("*.png"))
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        {"target_size": np.array([12, 12])},
+        {"target_size": [np.int64(12), 12]},
+        {"classes": np.array([1, 3])},
+        {"classes": {3, 1}},
+        {"classes": range(1, 4)},
+        {"dtype": np.float32},
+        {"pad_value": np.float32(-1)},
+        {"min_size": np.int64(2)},
+        {"normalization": [np.int64(40), 400]},
+        {"views": ["coronal"]},
+        {"reorient": "ras"},
+    ],
+)
+def test_numpy_and_lists_are_as_good_as_plain_words(pairs: Path, tmp_path: Path, words: Any) -> None:
+    assert voxtract.extract(pairs, tmp_path / "out", **words).exit_code == 0
+    assert {r.status for r in voxtract.extract(pairs, tmp_path / "out", resume=True, **words).results} == {"resumed"}
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ({"target_size": 512}, "target_size"),
+        ({"target_size": (12.0, 12.0)}, "target_size"),
+        ({"classes": 2}, "classes"),
+        ({"classes": ["tumour"]}, "classes"),
+        ({"threshold": "0.5"}, "threshold"),
+        ({"threshold": np.nan}, "threshold"),
+        ({"pad_value": "black"}, "pad_value"),
+        ({"reorient": 5}, "reorient"),
+        ({"reorient": "XYZ"}, "R/L"),
+        ({"views": "axial"}, r"\('axial',\)"),
+        ({"views": ("axial", "axial")}, "once"),
+        ({"extra_columns": "LABEL"}, r"\('LABEL',\)"),
+        ({"workers": 0}, "workers"),
+        ({"workers": "2"}, "workers"),
+        ({"dtype": "uint8", "normalization": "z-score"}, "z-score"),
+        ({"saving_mode": "flat", "extraction_mode": "volume", "views": ("axial", "coronal")}, "flat"),
+    ],
+)
+def test_wrong_words_are_refused_before_anything_is_written(pairs: Path, tmp_path: Path, words: Any, said: str) -> None:
+    with pytest.raises(InvalidInput, match=said):
+        voxtract.extract(pairs, tmp_path / "out", **words)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_refused_call_does_not_touch_an_earlier_run(pairs: Path, tmp_path: Path) -> None:
+    voxtract.extract(pairs, tmp_path / "out")
+    before = digest(tmp_path / "out")
+    with pytest.raises(InvalidInput, match="workers"):
+        voxtract.extract(pairs, tmp_path / "out", overwrite=True, workers=0)
+    assert digest(tmp_path / "out") == before
+
+
+def test_resume_does_again_what_somebody_deleted(pairs: Path, tmp_path: Path) -> None:
+    voxtract.extract(pairs, tmp_path / "out", ("axial", "coronal"))
+    before = digest(tmp_path / "out")
+    shutil.rmtree(tmp_path / "out/case_1/coronal")
+    report = voxtract.extract(pairs, tmp_path / "out", ("axial", "coronal"), resume=True)
+    assert [r.status for r in report.results] == ["resumed", "done", "resumed"]
+    assert digest(tmp_path / "out") == before
+
+
+def test_resume_knows_frames_apart(tmp_path: Path, write_nifti: WriteNifti) -> None:
+    path = write_nifti(tmp_path / "a.nii.gz", np.arange(48).reshape(2, 3, 4, 2).astype(np.int16))
+    voxtract.extract(open_source(path, volume_index=0), tmp_path / "out")
+    report = voxtract.extract(open_source(path, volume_index=1), tmp_path / "out", resume=True)
+    assert [r.status for r in report.results] == ["done"]
+    np.testing.assert_array_equal(tifffile.imread(tmp_path / "out/a/axial/a_axial_003.tif"), stored(path)[:, :, 3, 1])
+
+
+def test_classes_of_64_bits_are_told_apart(tmp_path: Path) -> None:
+    labels = np.zeros((6, 3, 2), np.uint64)
+    labels[0, 0, 0], labels[2, 0, 0], labels[4, 0, 0] = 2**63, 2**63 + 1, 1
+    source = Listed(Case("a", labels=CountedFile("a.nii", labels)))
+    words: Any = {"images": None, "extraction_mode": "volume", "extra_columns": ("LABEL",)}
+    voxtract.extract(source, tmp_path / "out", classes=(1, 2**63), **words)
+    (path,) = (tmp_path / "out").rglob("*.csv")
+    assert [int(line.rsplit(",", 1)[1]) for line in path.read_text().splitlines()[1:]] == [2**63, 1]
+
+
+def test_file_names_need_not_be_utf_8(pairs: Path, tmp_path: Path) -> None:
+    odd = os.fsencode(pairs / "images") + b"/caf\xe9.nii.gz"
+    Path(os.fsdecode(odd)).write_bytes((pairs / "images/case_0.nii.gz").read_bytes())
+    report = voxtract.extract(pairs / "images", tmp_path / "out")
+    assert report.exit_code == 0
+    assert len(json.loads(report.to_json())["results"]) == 4
+    voxtract.extract_slices_dataset(pairs / "images", tmp_path / "plain", save_stats=True, progress=False)
+    assert b"caf\xe9.nii.gz,5," in (tmp_path / "plain/axial_slices_stats.csv").read_bytes()
+
+
+def test_ctrl_c_while_cases_are_handed_out_stops_them() -> None:
+    from voxtract.crew import Crew
+
+    done: list[int] = []
+
+    def work(item: int) -> None:
+        time.sleep(0.002)
+        done.append(item)
+
+    class Interrupted(list[int]):
+        def __iter__(self) -> Any:
+            for item in range(300):
+                if item == 250:
+                    raise KeyboardInterrupt
+                yield item
+
+    with pytest.raises(KeyboardInterrupt):
+        Crew(1, 100).each(work, Interrupted([0]))
+    assert len(done) < 100

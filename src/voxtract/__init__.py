@@ -8,10 +8,19 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from voxtract.errors import VoxtractError
+    from voxtract.errors import (
+        BackendUnavailable,
+        DamagedFile,
+        InvalidInput,
+        NotFound,
+        OutputError,
+        UnreadableFile,
+        VoxtractError,
+    )
     from voxtract.pipeline import extract
     from voxtract.read import open_source
     from voxtract.report import Report
+    from voxtract.settings import Settings
     from voxtract.slices import (
         extract_annotations,
         extract_annotations_dataset,
@@ -22,7 +31,14 @@ if TYPE_CHECKING:
     __version__: str
 
 _ROOMS = {
+    "BackendUnavailable": "errors",
+    "DamagedFile": "errors",
+    "InvalidInput": "errors",
+    "NotFound": "errors",
+    "OutputError": "errors",
+    "UnreadableFile": "errors",
     "VoxtractError": "errors",
+    "Settings": "settings",
     "extract": "pipeline",
     "open_source": "read",
     "Report": "report",
@@ -33,7 +49,14 @@ _ROOMS = {
 }
 
 __all__ = [
+    "BackendUnavailable",
+    "DamagedFile",
+    "InvalidInput",
+    "NotFound",
+    "OutputError",
     "Report",
+    "Settings",
+    "UnreadableFile",
     "VoxtractError",
     "extract",
     "extract_annotations",

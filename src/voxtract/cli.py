@@ -32,7 +32,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Nothing here uses BLAS, but NumPy starts its threads, which spin on the cores that the run needs.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     parser = _parser()
-    args = parser.parse_args(argv)
+    args, rest = parser.parse_known_args(_joined(sys.argv[1:] if argv is None else argv))
+    if len(rest) == 1 and not rest[0].startswith("-") and getattr(args, "source", "") is None and "output" in args:
+        # `extract SOURCE --recursive OUT`: argparse has given the first of the two to OUT
+        args.source, args.output, rest = args.output, Path(rest[0]), []
+    if rest:
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
     if args.version:
         from importlib.metadata import version
 
@@ -67,6 +72,17 @@ def run() -> NoReturn:
     os._exit(code)
 
 
+def _joined(argv: Sequence[str]) -> list[str]:
+    """Join options and negative values (``--normalization -600,1500``), which argparse takes for options."""
+    words: list[str] = []
+    for word in argv:
+        if words and words[-1] in ("--normalization", "--pad-value", "--threshold") and re.match(r"-[\d.]", word):
+            words[-1] += f"={word}"
+        else:
+            words.append(word)
+    return words
+
+
 def _set_up_log(debug: bool) -> None:
     import logging
 
@@ -75,7 +91,7 @@ def _set_up_log(debug: bool) -> None:
     log = logging.getLogger("voxtract")
     log.handlers[:] = [handler]
     log.propagate = False
-    log.setLevel(logging.DEBUG if debug else logging.ERROR)
+    log.setLevel(logging.DEBUG if debug else logging.WARNING)
 
 
 # ---------------------------------------------------------------- commands
@@ -109,10 +125,11 @@ def _annotations(args: argparse.Namespace) -> int:
 
 
 def _plain(args: argparse.Namespace, settings: Settings, role: Any, kind: Any) -> int:
-    from voxtract.read import plain_file, plain_folder
+    from voxtract.read import is_folder, plain_file, plain_folder
     from voxtract.slices import run_plain
 
-    source = plain_folder(args.input, role) if args.input.is_dir() else plain_file(args.input, role)
+    open_plain = plain_folder if is_folder(args.input) else plain_file
+    source = open_plain(args.input, role, args.volume_index)
     if args.dry_run:
         return _plan(args, source, settings)
     report = run_plain(source, args.output, settings, kind, save_stats=args.save_stats, **_run_options(args))
@@ -144,9 +161,9 @@ def _extract(args: argparse.Namespace) -> int:
 def _plan(args: argparse.Namespace, source: Source, settings: Settings) -> int:
     from voxtract.pipeline import plan
 
-    report = plan(source, args.output, settings)
+    report = plan(source, args.output, settings, backend=args.backend, workers=args.workers)
     for result in report.failed:
-        print(f"voxtract: would fail: {result.error}", file=sys.stderr)
+        print(f"voxtract: failed: {result.error}", file=sys.stderr)
     return _show(args, report)
 
 
@@ -178,7 +195,7 @@ def _inspect(args: argparse.Namespace) -> int:
         print(source.description)
         print(_table(["case", "role", "shape", "spacing mm", "axes", "dtype", "scale", "values"], map(_row, described)))
         for skip in source.skipped:
-            print(f"skipped: {skip.where}: {skip.reason}")
+            print(f"left out: {skip.where}: {skip.reason}")
     for one in described:
         if one.error:
             print(f"voxtract: {one.error}", file=sys.stderr)
@@ -188,7 +205,8 @@ def _inspect(args: argparse.Namespace) -> int:
 def _row(one: Description) -> list[str]:
     if one.error:
         return [one.case, one.role, "cannot be read", "", "", "", "", ""]
-    scale = "" if (one.slope, one.intercept) == (1, 0) else f"x {one.slope:g} {one.intercept:+g}"
+    sign = "-" if one.intercept < 0 else "+"
+    scale = "" if (one.slope, one.intercept) == (1, 0) else f"x {one.slope:g} {sign} {abs(one.intercept):g}"
     values = [f"{one.range[0]:g} to {one.range[1]:g}"] if one.range else []
     if one.labels:
         shown = [f"{label}: {count:,}" for label, count in list(one.labels.items())[:6]]
@@ -302,7 +320,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="voxtract",
         description="Annotated volumes (CT, MR, EM) into training data: slices, and boxes and centers of components.",
-        epilog="exit code: 0 all done, 1 some files failed (each is named), 2 wrong usage or input",
+        epilog="exit code: 0 all done, 1 some files failed (each is named), 2 wrong usage or input, 130 stopped",
     )
     parser.add_argument("--version", action="store_true", help="print the version and exit")
     parser.set_defaults(work=None, debug=False)
@@ -325,7 +343,9 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("output", type=Path, metavar="OUT", help="folder to write to; made where it is missing")
     one.add_argument("--views", nargs="+", choices=VIEWS, default=["axial"], help="views to cut (default: axial)")
     one.add_argument("--annotations", choices=("csv", "none"), default="csv", help="format of annotations")
-    one.add_argument("--saving-mode", choices=("case", "view", "flat"), default="case", help="folders below OUT")
+    one.add_argument(
+        "--saving-mode", choices=("case", "view", "flat"), default="case", help="OUT/<case>/<view>, OUT/<view> or OUT"
+    )
     one.add_argument("--allow-affine-mismatch", action="store_true", help="accept labels with another affine")
     one.add_argument("--resume", action="store_true", help="go on with the run that was interrupted in OUT")
     one.add_argument("--overwrite", action="store_true", help="replace the output of an earlier run in OUT")
@@ -365,6 +385,7 @@ def _add_plain(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--saving-mode", choices=("case", "view"), default="case", help="OUT/<case>/<view> or OUT/<view>"
     )
+    parser.add_argument("--volume-index", type=int, metavar="N", help="frame of 4D files, from 0")
     parser.add_argument("--save-stats", action="store_true", help="write OUT/<view>_…_stats.csv with the counts")
 
 
@@ -375,7 +396,7 @@ def _add_source(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--image", type=Path, metavar="PATH", help="image file or folder, named")
     group.add_argument("--labels", type=Path, metavar="PATH", help="label file or folder, named")
-    group.add_argument("--format", metavar="NAME", help="do not guess the format")
+    group.add_argument("--format", metavar="NAME", help="take SOURCE as this format: nifti")
     group.add_argument("--recursive", action="store_true", help="look into subfolders too")
     group.add_argument("--volume-index", type=int, metavar="N", help="frame of 4D files, from 0")
     group.add_argument(
@@ -407,11 +428,25 @@ def _add_annotations(parser: argparse.ArgumentParser, *, index_width: int) -> No
     group.add_argument(
         "--extraction-mode", choices=("slice", "volume"), default="slice", help="a CSV a slice, or a volume"
     )
-    group.add_argument("--data-mode", choices=("center", "box", "radius"), default="center", help="columns")
-    group.add_argument("--components", choices=("slice", "volume"), help="where components are found")
+    group.add_argument(
+        "--data-mode",
+        choices=("center", "box", "radius"),
+        default="center",
+        help="X,Y,Z, or corners, or X,Y,Z and half extents",
+    )
+    group.add_argument(
+        "--components", choices=("slice", "volume"), help="found in slices or in 3D (default: as --extraction-mode)"
+    )
     group.add_argument("--center", choices=("box", "mass"), default="box", help="middle of the box, or mean position")
-    group.add_argument("--extra-columns", nargs="+", default=[], metavar="NAME", help="LABEL, AREA, …")
-    group.add_argument("--objects", choices=("components", "labels"), default="components", help="a row per which")
+    group.add_argument(
+        "--extra-columns", nargs="+", default=[], metavar="NAME", help="LABEL, AREA: label value, number of voxels"
+    )
+    group.add_argument(
+        "--objects",
+        choices=("components", "labels"),
+        default="components",
+        help="a row per component or per label value",
+    )
     group.add_argument("--connectivity", type=int, metavar="N", help="1 joins over faces only (default: diagonals too)")
     group.add_argument("--min-size", type=int, default=1, metavar="N", help="leave out components with fewer voxels")
     group.add_argument("--classes", type=int, nargs="+", metavar="LABEL", help="label values to take (default: all)")
@@ -435,14 +470,17 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
 
 
 def _normalization(text: str) -> str | tuple[float, float]:
-    parts = text.split(",")
-    if len(parts) == 2:
-        return float(parts[0]), float(parts[1])
-    return text
+    if "," not in text:
+        return text
+    try:
+        center, width = map(float, text.split(","))
+    except ValueError as why:
+        raise argparse.ArgumentTypeError(f"{text!r} is no window; write CENTER,WIDTH, for example -600,1500") from why
+    return center, width
 
 
 def _bytes(text: str) -> int:
-    found = re.fullmatch(r"([0-9.]+)\s*([a-zA-Z]*)", text)
+    found = re.fullmatch(r"(\d+|\d+\.\d+)\s*([a-zA-Z]*)", text)
     if found is None or found[2].upper() not in _UNITS:
         raise argparse.ArgumentTypeError(f"{text!r} is no size; write for example 8GB or 500MB")
     return int(float(found[1]) * _UNITS[found[2].upper()])

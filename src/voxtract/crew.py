@@ -45,8 +45,10 @@ class Crew:
     def each(self, work: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
         """Call `work` for every item; results in the order of `items`. The first exception stops all."""
         with self._helpers, ThreadPoolExecutor(self._workers, "voxtract-case") as pool:
-            futures = [pool.submit(self._counted, work, item) for item in items]
+            futures: list[Future[Result]] = []
             try:
+                for item in items:  # inside: somebody may press Ctrl-C meanwhile
+                    futures.append(pool.submit(self._counted, work, item))
                 wait(futures, return_when=FIRST_EXCEPTION)
                 failed = [f for f in futures if f.done() and f.exception() is not None]
                 return [future.result() for future in failed or futures]
@@ -77,8 +79,9 @@ class Crew:
         try:
             pull()
         finally:
-            wait(helpers)
-        for helper in helpers:
+            begun = [helper for helper in helpers if not helper.cancel()]
+            wait(begun)
+        for helper in begun:
             helper.result()
 
     @contextmanager

@@ -89,7 +89,8 @@ def run_demo(output: Path, *, progress: bool | None = None) -> Demo:
         overwrite=True,
         progress=progress,
     )
-    tiles = [_tile(output / "slices", case, view) for case in data.cases for view in VIEWS]
+    done = {result.id for result in report.done}
+    tiles = [_tile(output / "slices", case, view) for case in data.cases if case.id in done for view in VIEWS]
     sheet = contact_sheet(tiles, columns=6, tile_px=300, title="voxtract demo", legend=CLASSES)
     with Staging(output) as staging:
         staging.write("contact_sheet.png", png(sheet))

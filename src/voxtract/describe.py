@@ -87,7 +87,14 @@ def _describe(case: Case, role: Literal["image", "labels"], file: VolumeFile, *,
         volume = file.read()
     except VoxtractError as error:
         return Description(case.id, role, file.where, error=str(error))
-    return Description(case.id, role, file.where, **_head(volume.header), range=_range(volume), labels=_labels(volume))
+    return Description(
+        case.id,
+        role,
+        file.where,
+        **_head(volume.header),
+        range=_range(volume),
+        labels=_labels(volume, MANY_LABELS if role == "image" else np.inf),
+    )
 
 
 def _head(header: Header) -> dict[str, Any]:
@@ -111,10 +118,12 @@ def _range(volume: Volume) -> tuple[float, float] | None:
     return ends[0], ends[1]
 
 
-def _labels(volume: Volume) -> dict[int, int]:
+def _labels(volume: Volume, most: float) -> dict[int, int]:
     """Voxels per positive value, where all values are integral and few."""
+    if volume.data.dtype.kind in "iu" and int(volume.data.max()) - int(volume.data.min()) > most:
+        return {}
     values, counts = np.unique(volume.data, return_counts=True)
-    if len(values) > MANY_LABELS:
+    if len(values) > most:
         return {}
     scaled = values * volume.header.slope + volume.header.intercept if volume.header.is_scaled else values
     if scaled.dtype.kind == "f" and not (np.isfinite(scaled) & (scaled == np.rint(scaled))).all():

@@ -33,7 +33,7 @@ def examine() -> dict[str, Any]:
         "memory_limit_mb": default_memory_limit() // 10**6,
         "packages": packages,
         "backends": {
-            "cpu": _can(f"NumPy {packages['numpy']}, SciPy {packages['scipy']}"),
+            "cpu": _can(f"NumPy {packages['numpy']}"),
             "cuda": _cannot(cuda_absence()),
         },
         "codecs": {

@@ -41,6 +41,20 @@ def check_view(view: str) -> View:
     return view
 
 
+def check_codes(codes: str) -> str:
+    """Return axis codes such as ``"RAS"`` in capitals.
+
+    Raises
+    ------
+    InvalidInput
+        They do not name each of R/L, A/P, S/I once.
+    """
+    codes = codes.upper()
+    if sorted("RAS"["RLAPSI".index(c) // 2] if c in "RLAPSI" else "?" for c in codes) != ["A", "R", "S"]:
+        raise InvalidInput(f"reorient {codes!r} is no orientation; give one of R/L, A/P and S/I each, as in 'RAS'")
+    return codes
+
+
 @dataclass(frozen=True, slots=True)
 class Plane:
     """One view of one volume shape with one target size: the way from voxel to pixel and back.
@@ -234,9 +248,7 @@ class Reorientation:
         """
         from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
 
-        codes = codes.upper()
-        if sorted("RAS"["RLAPSI".index(c) // 2] if c in "RLAPSI" else "?" for c in codes) != ["A", "R", "S"]:
-            raise InvalidInput(f"reorient {codes!r} is no orientation; give one of R/L, A/P and S/I each, as in 'RAS'")
+        codes = check_codes(codes)
         current = io_orientation(grid.affine)
         if np.isnan(current).any():
             raise InvalidInput(f"affine {_rows(grid.affine)} leaves an axis without a direction; reorient=None works")

@@ -17,7 +17,7 @@ from voxtract.compute.planes import slices_per_block
 from voxtract.crew import Crew
 from voxtract.errors import InvalidInput, VoxtractError
 from voxtract.geometry import Grid, Plane, Reorientation, View
-from voxtract.journal import Journal
+from voxtract.journal import Journal, stamp
 from voxtract.model import Case, Components, Header, Volume, VolumeFile
 from voxtract.progress import Progress
 from voxtract.report import PHASES, CaseResult
@@ -92,8 +92,15 @@ class Layout:
     @property
     def memory(self) -> int:
         """Bytes that the case holds at most: one volume at a time, and room to work."""
-        held = [(self.image, self.image_slabs), (self.labels, self.labels_slabs)]
-        return SCRATCH + max(header.nbytes if not slabs else SLAB for header, slabs in held if header is not None)
+        need = 0
+        if self.image is not None:
+            need = SLAB if self.image_slabs else self.image.nbytes
+        if self.labels is not None:
+            whole = self.labels.nbytes
+            if not _plain(self.labels):  # become integers of up to 8 bytes
+                whole += self.labels.nbytes // self.labels.dtype.itemsize * 8
+            need = max(need, SLAB if self.labels_slabs else whole)
+        return SCRATCH + need
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +119,8 @@ class Job:
         """Do one case; its faults become a failed result, so that the others go on."""
         image, labels = used(case, self.settings)
         inputs = names(image, labels)
-        if self.journal is not None and (earlier := self.journal.result(case.id, inputs)):
+        stamps = stamp(image, labels) if self.journal is not None else []
+        if self.journal is not None and (earlier := self.journal.result(case.id, inputs, stamps)):
             self.bar.end()
             return earlier
         self.bar.begin(Path(inputs[0]).name if inputs else case.id)
@@ -120,7 +128,7 @@ class Job:
         try:
             result = self._complete(case.id, image, labels)
             if self.journal is not None:
-                self.journal.add(result)
+                self.journal.add(result, stamps)
         except VoxtractError as why:
             error = why
         except MemoryError as why:

@@ -10,15 +10,20 @@ a resumed run then leaves the very bytes that an undisturbed one leaves.
 from __future__ import annotations
 
 import json
+import os
 import threading
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from voxtract.errors import DamagedFile, InvalidInput, OutputError
+from voxtract.model import VolumeFile
 from voxtract.report import CaseResult
 
 FOLDER = ".voxtract"
+_KEYS = {"case", "inputs", "slices", "annotations", "outputs"}
+
+Stamps = list[list[Any]]
 
 
 class Journal:
@@ -44,6 +49,7 @@ class Journal:
     """
 
     def __init__(self, output: Path, settings: Mapping[str, Any], *, resume: bool = False, overwrite: bool = False):
+        self._output = output
         self._path = output / FOLDER / "journal.jsonl"
         self._lock = threading.Lock()
         self._done: dict[str, dict[str, Any]] = {}
@@ -58,28 +64,48 @@ class Journal:
         self._write_all(head, self._done.values())
         self._head = head
 
-    def result(self, case_id: str, inputs: tuple[str, ...]) -> CaseResult | None:
-        """The result of a case that is complete and whose inputs have not changed since."""
+    def result(self, case_id: str, inputs: tuple[str, ...], stamps: Stamps) -> CaseResult | None:
+        """The result of a case that is complete, whose inputs have not changed and whose outputs are still there."""
         line = self._done.get(case_id)
-        if line is None or line["inputs"] != _stamps(inputs):
+        if line is None or line["inputs"] != stamps:
+            return None
+        if not all((self._output / name).exists() for name in line["outputs"]):
             return None
         return CaseResult(case_id, "resumed", inputs, line["slices"], line["annotations"], nbytes=0)
 
-    def add(self, result: CaseResult) -> None:
-        """Note a case whose outputs are all in place."""
+    def add(self, result: CaseResult, stamps: Stamps) -> None:
+        """Note a case whose outputs are all in place.
+
+        Parameters
+        ----------
+        result : CaseResult
+            With its `files`.
+        stamps : list
+            What `stamp` said of the inputs before they were read.
+        """
+        last: dict[tuple[str, str], str] = {}
+        for name in result.files:
+            last[str(Path(name).parent), Path(name).suffix] = name
         line = {
             "case": result.id,
-            "inputs": _stamps(result.inputs),
+            "inputs": stamps,
             "slices": dict(result.slices),
             "annotations": dict(result.annotations),
+            "outputs": sorted(last.values()),  # the last file of each kind in each folder stands for all
         }
         with self._lock:
-            self._done[result.id] = line
             try:
                 with self._path.open("ab") as file:
-                    file.write(_encode(line))
+                    whole = file.tell()
+                    try:
+                        file.write(_encode(line))
+                        file.flush()
+                    except OSError:
+                        os.truncate(self._path, whole)  # half a line would make the next one unreadable
+                        raise
             except OSError as why:
                 raise OutputError(f"{self._path}: the journal cannot be written: {why.strerror}") from why
+            self._done[result.id] = line
 
     def finish(self, order: Iterable[str]) -> None:
         """Put the lines in the given order of case ids."""
@@ -87,12 +113,15 @@ class Journal:
             self._write_all(self._head, [self._done[case_id] for case_id in order if case_id in self._done])
 
     def _read(self, head: dict[str, Any]) -> dict[str, dict[str, Any]]:
-        lines = self._path.read_bytes().split(b"\n")
+        try:
+            lines = self._path.read_bytes().split(b"\n")
+        except OSError as why:
+            raise OutputError(f"{self._path}: the journal of the earlier run cannot be read: {why.strerror}") from why
         whole, rest = lines[:-1], lines[-1]  # a line cut short by a kill has no line end: `rest`, dropped
         parsed = []
         for number, line in enumerate(whole, 1):
             try:
-                parsed.append(json.loads(line))
+                parsed.append(_checked(json.loads(line), _KEYS if number > 1 else {"settings"}))
             except ValueError as why:
                 raise DamagedFile(
                     f"{self._path}: line {number} of {len(whole) + bool(rest)} is damaged; without it nobody can say "
@@ -122,17 +151,24 @@ class Journal:
             ) from why
 
 
-def _encode(line: Mapping[str, Any]) -> bytes:
-    return json.dumps(line, ensure_ascii=False).encode() + b"\n"
-
-
-def _stamps(inputs: tuple[str, ...]) -> list[list[Any]]:
-    """[path, size, mtime in ns] of each input file; None for what is not there."""
-    stamps: list[list[Any]] = []
-    for path in inputs:
-        try:
-            status = Path(path).stat()
-            stamps.append([path, status.st_size, status.st_mtime_ns])
-        except OSError:
-            stamps.append([path, None, None])
+def stamp(image: VolumeFile | None, labels: VolumeFile | None) -> Stamps:
+    """Path, frame, size and modification time (ns) of each input; None for what the system does not tell."""
+    stamps: Stamps = []
+    for file in (image, labels):
+        if file is not None:
+            try:
+                status = Path(file.where).stat()
+                stamps.append([file.where, file.volume_index, status.st_size, status.st_mtime_ns])
+            except OSError:
+                stamps.append([file.where, file.volume_index, None, None])
     return stamps
+
+
+def _checked(line: Any, keys: set[str]) -> dict[str, Any]:
+    if not isinstance(line, dict) or not keys <= line.keys():
+        raise ValueError(f"a line without {keys}")
+    return line
+
+
+def _encode(line: Mapping[str, Any]) -> bytes:
+    return json.dumps(line).encode() + b"\n"

@@ -128,6 +128,10 @@ class VolumeFile(Protocol):
     def where(self) -> str:
         """The path, member or URL for messages."""
 
+    @property
+    def volume_index(self) -> int | None:
+        """Which frame of several is taken."""
+
     def header(self) -> Header:
         """Shape, affine, dtype and scaling, without reading voxels."""
 
@@ -164,7 +168,7 @@ class Source(Protocol):
 
     @property
     def cases(self) -> Sequence[Case]:
-        """The cases, sorted by id; every id is there once and can be a folder name."""
+        """The cases, sorted by file name; every id is there once and can be a folder name."""
 
     @property
     def skipped(self) -> Sequence[Skipped]:

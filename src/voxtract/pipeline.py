@@ -13,9 +13,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, Unpack
 
-from voxtract.backend import select
+from voxtract.backend import Backend, select
 from voxtract.crew import Crew, default_memory_limit, default_workers
-from voxtract.errors import InvalidInput, VoxtractError
+from voxtract.errors import InvalidInput, OutputError, VoxtractError
 from voxtract.geometry import View
 from voxtract.job import Job, Layout, names, used
 from voxtract.journal import Journal
@@ -131,6 +131,7 @@ def extract_source(
 ) -> Report:
     """Run `settings` over an open source with a journal; see :func:`extract`."""
     check_cases(source, settings)
+    check_run(backend, workers)  # first: a journal says that a run has begun
     journal = Journal(output, settings.to_dict(), resume=resume, overwrite=overwrite)
     return run(
         source,
@@ -166,29 +167,50 @@ def run(
     title : str
         Word before the progress bar.
     keep_files : bool
-        List in each result the files it wrote.
+        For a caller who looks at each result: list the files it wrote, and leave it to the caller to report errors.
     """
     begin = time.perf_counter()
     check_cases(source, settings)
-    workers = default_workers() if workers is None else workers
-    if workers < 1:
-        raise InvalidInput(f"workers {workers} must be at least 1")
-    device = select(backend)
+    device, workers = check_run(backend, workers)
     for left_out in source.skipped:
         log.warning("left out: %s: %s", left_out.where, left_out.reason)
     crew = Crew(workers, default_memory_limit() if memory_limit is None else memory_limit)
-    with Staging(output) as staging, Progress(len(source.cases), title, show=progress) as bar:
+    bar = Progress(len(source.cases), title, show=progress, log_errors=not keep_files)
+    with Staging(output) as staging, bar:
         job = Job(settings, device, crew, staging, journal, bar, keep_files)
         results = crew.each(job.attempt, source.cases)
     if journal is not None:
-        journal.finish(case.id for case in source.cases)
+        try:
+            journal.finish(case.id for case in source.cases)
+        except OutputError as why:  # a full disk; the journal as it was written still says what is complete
+            log.warning("%s", why)
     seconds = time.perf_counter() - begin
     return Report(str(output), device.name, workers, tuple(results), tuple(source.skipped), seconds)
 
 
-def plan(source: Source, output: Path, settings: Settings) -> Report:
+def check_run(backend: str, workers: int | None) -> tuple[Backend, int]:
+    """Choose the device and the number of threads.
+
+    Raises
+    ------
+    BackendUnavailable
+        See `voxtract.backend.select`.
+    InvalidInput
+        `workers` is not a number of at least 1.
+    """
+    if workers is None:
+        workers = default_workers()
+    if not isinstance(workers, int) or workers < 1:
+        raise InvalidInput(f"workers {workers!r} must be a whole number of at least 1")
+    return select(backend), workers
+
+
+def plan(
+    source: Source, output: Path, settings: Settings, *, backend: str = "auto", workers: int | None = None
+) -> Report:
     """Say what :func:`run` would make of each case, from the headers alone; nothing is written."""
     check_cases(source, settings)
+    device, workers = check_run(backend, workers)
     results = []
     for case in source.cases:
         image, labels = used(case, settings)
@@ -200,7 +222,7 @@ def plan(source: Source, output: Path, settings: Settings) -> Report:
         else:
             slices: dict[str, int] = {plane.view: plane.count for plane in layout.planes} if image else {}
             results.append(CaseResult(case.id, "planned", inputs, slices))
-    return Report(str(output), "none", 0, tuple(results), tuple(source.skipped))
+    return Report(str(output), device.name, workers, tuple(results), tuple(source.skipped))
 
 
 def check_cases(source: Source, settings: Settings) -> None:

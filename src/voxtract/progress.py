@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 import threading
+from contextlib import nullcontext
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -24,10 +25,13 @@ class Progress:
         Word before the bar.
     show : bool, optional
         None draws the bar only where stderr is a terminal.
+    log_errors : bool
+        Log why a case failed.
     """
 
-    def __init__(self, total: int, title: str, *, show: bool | None):
+    def __init__(self, total: int, title: str, *, show: bool | None, log_errors: bool = True):
         self._bar: tqdm[Any] | None = None
+        self._log_errors = log_errors
         self._lock = threading.Lock()
         if show or (show is None and sys.stderr.isatty()):
             from tqdm import tqdm  # 40 ms, which a run without a bar need not wait for
@@ -52,11 +56,8 @@ class Progress:
     def end(self, error: Exception | None = None) -> None:
         """Count one case; log why it failed, above the bar."""
         with self._lock:
-            if self._bar is None:
-                if error is not None:
-                    log.error("skipped: %s", error)
-                return
-            if error is not None:
-                with self._bar.external_write_mode():
-                    log.error("skipped: %s", error)
-            self._bar.update()
+            if error is not None and self._log_errors:
+                with nullcontext() if self._bar is None else self._bar.external_write_mode():
+                    log.error("failed: %s", error)
+            if self._bar is not None:
+                self._bar.update()

@@ -80,7 +80,7 @@ class Report:
     @property
     def done(self) -> tuple[CaseResult, ...]:
         """Cases whose outputs are complete, now or from the run that was resumed."""
-        return tuple(r for r in self.results if r.status != "failed")
+        return tuple(r for r in self.results if r.status in ("done", "resumed"))
 
     @property
     def failed(self) -> tuple[CaseResult, ...]:
@@ -89,13 +89,13 @@ class Report:
 
     @property
     def slices(self) -> int:
-        """Slice images written."""
-        return sum(sum(r.slices.values()) for r in self.done)
+        """Slice images written (in a dry run: to be written)."""
+        return sum(sum(r.slices.values()) for r in self.results)
 
     @property
     def annotations(self) -> int:
         """Annotation rows written."""
-        return sum(sum(r.annotations.values()) for r in self.done)
+        return sum(sum(r.annotations.values()) for r in self.results)
 
     @property
     def exit_code(self) -> int:
@@ -150,28 +150,30 @@ class Report:
 
     def to_json(self) -> str:
         """`to_dict` as indented JSON text."""
-        return json.dumps(self.to_dict(), indent=2, ensure_ascii=False)
+        return json.dumps(self.to_dict(), indent=2)
 
     @property
     def summary(self) -> str:
-        """What was done and how fast, and what was left out, in a few lines; without the reasons of failed cases."""
-        planned = any(r.status == "planned" for r in self.results)
+        """What was done and how fast, in a few lines; without the reasons of failed cases and of files left out."""
+        planned = sum(r.status == "planned" for r in self.results)
         resumed = sum(r.status == "resumed" for r in self.results)
-        outcome = f"{len(self.done):,} of {_many(len(self.results), 'case')} {'can be ' * planned}done"
-        if resumed:
-            outcome += f" ({resumed:,} by an earlier run)"
+        total = _many(len(self.results), "case")
+        outcome = f"{planned:,} of {total} can be done" if planned else f"{len(self.done):,} of {total} done"
+        outcome += f" ({resumed:,} by an earlier run)" if resumed else ""
+        outcome += f", {len(self.failed):,} failed" if self.failed else ""
         counts = [_many(n, noun) for n, noun in ((self.slices, "slice"), (self.annotations, "annotation")) if n]
-        lines = [f"{outcome}: {', '.join(counts) or 'nothing to write'} in {self.output}"]
+        lines = [f"{outcome}: {', '.join(counts)} in {self.output}" if counts else f"{outcome} in {self.output}"]
         if planned:
             lines.append("nothing has been written: this was a dry run")
         nbytes = sum(r.nbytes for r in self.results)
         if nbytes and self.seconds:
             speed = f"{nbytes / 1e6 / self.seconds:,.0f} MB/s, {self.backend}, {_many(self.workers, 'worker')}"
             lines.append(f"{self.seconds:.2f} s for {nbytes / 1e6:,.0f} MB of voxels ({speed})")
-        return "\n".join([*lines, *(f"skipped: {s.where}: {s.reason}" for s in self.skipped)])
+        return "\n".join(lines)
 
     def __str__(self) -> str:
-        return "\n".join([self.summary, *(f"failed: {r.error}" for r in self.failed)])
+        failed = [f"failed: {r.error}" for r in self.failed]
+        return "\n".join([self.summary, *failed, *(f"left out: {s.where}: {s.reason}" for s in self.skipped)])
 
 
 def _many(count: int, noun: str) -> str:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+import math
+import operator
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
@@ -11,7 +13,7 @@ import numpy as np
 
 from voxtract.compute.normalize import Normalization, check_dtype, check_normalization
 from voxtract.errors import InvalidInput
-from voxtract.geometry import View, check_view
+from voxtract.geometry import View, check_codes, check_view
 from voxtract.write import image_format
 from voxtract.write.tables import Columns
 
@@ -132,6 +134,7 @@ class Settings:
     allow_affine_mismatch: bool = False
 
     def __post_init__(self) -> None:
+        self._make_plain()
         for view in self.views:
             check_view(view)
         if not self.views or len(set(self.views)) != len(self.views):
@@ -143,10 +146,7 @@ class Settings:
         check_choice("components", self.components, (None, "slice", "volume"))
         check_choice("objects", self.objects, ("components", "labels"))
         check_choice("connectivity", self.connectivity, (None, 1, 2) if self.extent == "slice" else (None, 1, 2, 3))
-        if self.extent == "volume" and self.extraction_mode == "slice":
-            raise InvalidInput(
-                "components='volume' needs extraction_mode='volume': a 3D component belongs to no single slice"
-            )
+        self._check_contradictions()
         if self.images is not None:
             image_format(self.images, self.compression)
         if self.target_size is not None and (len(self.target_size) != 2 or min(self.target_size) < 1):
@@ -155,9 +155,60 @@ class Settings:
             raise InvalidInput(f"min_size {self.min_size} must be at least 1 voxel")
         if self.index_width < 0:
             raise InvalidInput(f"index_width {self.index_width} must be 0 (not padded) or a number of digits")
-        check_dtype(self.dtype)
+        if self.threshold is not None and not math.isfinite(self.threshold):
+            raise InvalidInput(f"threshold {self.threshold} must be a finite number")
+        if self.reorient is not None:
+            check_codes(self.reorient)
         check_normalization(self.normalization)
         _ = self.columns
+
+    def _make_plain(self) -> None:
+        """Turn NumPy's numbers, arrays and dtypes into plain values, which a journal can hold and compare."""
+        for name in ("views", "extra_columns"):
+            if isinstance(getattr(self, name), str):
+                raise InvalidInput(
+                    f"{name} {getattr(self, name)!r} is one word; give a sequence: ({getattr(self, name)!r},)"
+                )
+        forced = check_dtype(self.dtype)
+        make: dict[str, Callable[[Any], Any]] = {
+            "views": tuple,
+            "extra_columns": tuple,
+            "dtype": lambda _: "auto" if forced is None else forced.name,
+            "target_size": lambda size: tuple(map(operator.index, size)),
+            "classes": lambda labels: tuple(map(operator.index, labels)),
+            "connectivity": operator.index,
+            "min_size": operator.index,
+            "index_width": operator.index,
+            "pad_value": _number,
+            "threshold": _number,
+            "normalization": lambda how: how if isinstance(how, str) else tuple(map(_number, how)),
+            "reorient": lambda codes: codes.upper(),
+        }
+        for name, plain in make.items():
+            value = getattr(self, name)
+            if value is None:
+                continue
+            try:
+                object.__setattr__(self, name, plain(value))
+            except (TypeError, AttributeError) as why:
+                raise InvalidInput(f"{name} {value!r} is of the wrong type; see the docstring of Settings") from why
+
+    def _check_contradictions(self) -> None:
+        if self.extent == "volume" and self.extraction_mode == "slice":
+            raise InvalidInput(
+                "components='volume' needs extraction_mode='volume': a 3D component belongs to no single slice"
+            )
+        one_table = self.annotations is not None and self.extraction_mode == "volume"
+        if one_table and self.saving_mode == "flat" and len(self.views) > 1:
+            raise InvalidInput(
+                "saving_mode='flat' with extraction_mode='volume' has one <case>.csv for all views; "
+                "take one view, or saving_mode='case' or 'view'"
+            )
+        if self.normalization == "z-score" and self.dtype not in ("auto", "float16", "float32", "float64"):
+            raise InvalidInput(
+                f"dtype {self.dtype!r} with normalization 'z-score' would round all contrast away; "
+                "take dtype 'float32', or 'min-max', 'percentile' or a window (center, width)"
+            )
 
     @property
     def extent(self) -> Literal["slice", "volume"]:
@@ -173,7 +224,9 @@ class Settings:
         """Rows of `found` that `classes` and `min_size` let through."""
         keep = found.count >= self.min_size
         if self.classes is not None:
-            keep &= np.isin(found.label, list(self.classes))
+            ends = np.iinfo(found.label.dtype)  # a list that mixes widths would go through float64
+            wanted = [label for label in self.classes if ends.min <= label <= ends.max]
+            keep &= np.isin(found.label, np.array(wanted, found.label.dtype))
         return found if keep.all() else found.select(keep)
 
     def folder(self, case_id: str, view: View) -> str:
@@ -183,6 +236,12 @@ class Settings:
     def to_dict(self) -> dict[str, Any]:
         """All settings by name."""
         return dataclasses.asdict(self)
+
+
+def _number(value: Any) -> float:
+    if isinstance(value, str):
+        raise TypeError(value)
+    return float(value)
 
 
 def check_choice(word: str, value: object, allowed: tuple[object, ...]) -> None:

@@ -38,6 +38,7 @@ def extract_slices_dataset(
     workers: int | None = None,
     memory_limit: int | None = None,
     progress: bool | None = True,
+    volume_index: int | None = None,
     images: Literal["tiff", "png"] = "tiff",
     **options: Unpack[ImageOptions],
 ) -> None:
@@ -64,6 +65,8 @@ def extract_slices_dataset(
         Write ``<output_path>/<view>_slices_stats.csv`` with ``FILENAME,NUM_SLICES,TOTAL_SLICES``.
     backend, workers, memory_limit, progress
         See :func:`voxtract.extract`.
+    volume_index : int, optional
+        Frame to take from files with four axes, 0-based.
     images : {"tiff", "png"}
         Format.
     **options
@@ -89,7 +92,7 @@ def extract_slices_dataset(
         **options,
     )
     run_plain(
-        plain_folder(nii_folder, "image"),
+        plain_folder(nii_folder, "image", volume_index),
         Path(output_path),
         settings,
         "slices",
@@ -115,6 +118,7 @@ def extract_annotations_dataset(
     workers: int | None = None,
     memory_limit: int | None = None,
     progress: bool | None = True,
+    volume_index: int | None = None,
     **options: Unpack[AnnotationOptions],
 ) -> None:
     """Write the connected components of every label volume (``*.nii.gz``) of a folder as CSV.
@@ -133,8 +137,8 @@ def extract_annotations_dataset(
         X = column, Y = row, Z = slice index.
     save_stats : bool
         Write ``<output_path>/<view>_annotations_stats.csv`` with ``FILENAME,NUM_ANNOTATIONS,TOTAL_ANNOTATIONS``.
-    backend, workers, memory_limit, progress
-        See :func:`voxtract.extract`.
+    backend, workers, memory_limit, progress, volume_index
+        As in :func:`extract_slices_dataset`.
     **options
         ``components, center, extra_columns, objects, connectivity, min_size, classes, threshold, skip_empty,
         index_width, reorient`` of :class:`voxtract.settings.Settings`.
@@ -155,7 +159,7 @@ def extract_annotations_dataset(
         **_unpadded(options),
     )
     run_plain(
-        plain_folder(nii_folder, "labels"),
+        plain_folder(nii_folder, "labels", volume_index),
         Path(output_path),
         settings,
         "annotations",
@@ -176,6 +180,7 @@ def extract_slices(
     debug: bool = False,
     *,
     backend: Literal["auto", "cpu", "cuda"] = "auto",
+    volume_index: int | None = None,
     images: Literal["tiff", "png"] = "tiff",
     **options: Unpack[ImageOptions],
 ) -> list[str]:
@@ -185,7 +190,7 @@ def extract_slices(
     ----------
     nii_path : path
         A ``.nii.gz`` or ``.nii`` file.
-    output_path, view, target_size, pad_value, backend, images, **options
+    output_path, view, target_size, pad_value, backend, volume_index, images, **options
         As in :func:`extract_slices_dataset`.
     debug : bool
         Log what was written.
@@ -208,7 +213,7 @@ def extract_slices(
         pad_value=pad_value,
         **options,
     )
-    return _one_file(plain_file(nii_path, "image"), Path(output_path), settings, backend, debug)
+    return _one_file(plain_file(nii_path, "image", volume_index), Path(output_path), settings, backend, debug)
 
 
 def extract_annotations(
@@ -221,6 +226,7 @@ def extract_annotations(
     debug: bool = False,
     *,
     backend: Literal["auto", "cpu", "cuda"] = "auto",
+    volume_index: int | None = None,
     **options: Unpack[AnnotationOptions],
 ) -> list[str]:
     """Write the components of one label volume as CSV, right into `output_path`.
@@ -231,7 +237,7 @@ def extract_annotations(
         A ``.nii.gz`` or ``.nii`` file.
     saving_mode : {"slice", "volume"}
         ``<case>_<view>_<n>.csv`` for each slice, or one ``<case>.csv``.
-    output_path, view, data_mode, target_size, backend, **options
+    output_path, view, data_mode, target_size, backend, volume_index, **options
         As in :func:`extract_annotations_dataset`.
     debug : bool
         Log what was written.
@@ -254,7 +260,7 @@ def extract_annotations(
         target_size=target_size,
         **_unpadded(options),
     )
-    return _one_file(plain_file(nii_path, "labels"), Path(output_path), settings, backend, debug)
+    return _one_file(plain_file(nii_path, "labels", volume_index), Path(output_path), settings, backend, debug)
 
 
 def run_plain(

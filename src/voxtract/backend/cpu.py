@@ -1,4 +1,4 @@
-"""The CPU backend: NumPy and SciPy, no compiler; a thin front of `voxtract.compute`."""
+"""The CPU backend: NumPy, no compiler; a thin front of `voxtract.compute`."""
 
 from __future__ import annotations
 

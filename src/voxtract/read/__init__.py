@@ -20,7 +20,7 @@ from voxtract.read.folders import (
 )
 from voxtract.read.nifti import NiftiFile
 
-__all__ = ["FORMATS", "NiftiFile", "open_source", "plain_file", "plain_folder"]
+__all__ = ["FORMATS", "NiftiFile", "is_folder", "open_source", "plain_file", "plain_folder"]
 
 FORMATS = ("nifti",)
 

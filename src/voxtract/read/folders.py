@@ -99,7 +99,7 @@ def plain_folder(folder: str | os.PathLike[str], kind: Kind, volume_index: int |
         The operating system does not list it.
     """
     folder = Path(folder)
-    if folder.is_file():
+    if not is_folder(folder) and folder.is_file():
         one = {"image": "extract_slices", "labels": "extract_annotations"}[kind]
         raise NotFound(f"{folder}: is a file, but a folder was expected; {one} takes a single file")
     listing = _Listing()

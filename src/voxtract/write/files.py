@@ -77,7 +77,7 @@ class Staging:
 
     @contextmanager
     def batch(self) -> Iterator[Batch]:
-        """Collect files that are put in place together at the end of the block, or not at all if it fails.
+        """Collect files that are put in place at the end of the block, and none of them if the block fails.
 
         Raises
         ------
@@ -141,7 +141,7 @@ class Batch:
             in the way: no permission, no space (how much is needed and how much there is), a name too long, ...
         """
         if isinstance(content, str):
-            content = content.encode()
+            content = content.encode("utf-8", "surrogateescape")  # file names need not be UTF-8
         parts = [content] if isinstance(content, bytes) else content
         self.files.append(self._staging._stage_file(name, parts))
 
