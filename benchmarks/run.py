@@ -1,7 +1,7 @@
 """One command for all CPU measurements: ``python -m benchmarks.run``.
 
 Writes ``benchmarks/results/cpu.json`` with machine, versions and commit, and the figures of the README. Needs the extra
-``benchmark``: ``pip install -e '.[benchmark]'``. Takes about a quarter of an hour; ``--quick`` repeats less.
+``benchmark``: ``pip install -e '.[benchmark]'``. Takes about 25 minutes; ``--quick`` repeats less.
 """
 
 from __future__ import annotations
