@@ -25,7 +25,7 @@ def figures(result: dict[str, Any]) -> str:
     machine = pipeline["machine"]
     x, y, z = pipeline["content"]["shape"]
     lines = [
-        f"{machine['processor']}, {machine['cores']} cores, Python {machine['python']}; medians of runs side by side,",
+        f"{machine['processor']}, {machine['cores']} cores, Python {machine['python']}, files on {machine['temporary files']}; medians of runs side by side,",
         "outputs compared. Your own: `pip install -e '.[benchmark]' && python -m benchmarks.run`.",
         "",
         f"Whole processes, {pipeline['content']['cases']} volumes of {x} x {y} x {z} as `.nii.gz`, start-up included:",
@@ -48,8 +48,8 @@ def figures(result: dict[str, Any]) -> str:
         )
     lines += [
         "",
-        "(1) Not the same work: ours are the components of each slice, nidataset's the 3D box of each label, repeated in",
-        "every slice. One box per label is the same work, compared box by box.",
+        "(1) Not the same work: ours are the components of each slice, nidataset's the 3D box of each label, in every",
+        "slice that it touches. One box per label is the same work, compared box by box.",
     ]
     floor = pipeline["against the floor"]
     larger = floor["times the larger of inflate and write"]["slices"]

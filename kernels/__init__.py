@@ -1,1 +1,1 @@
-"""CUDA C sources, one operation per file, compiled at run time by voxtract.backend."""
+"""CUDA C sources, one operation per file; none yet."""
