@@ -25,8 +25,9 @@ def figures(result: dict[str, Any]) -> str:
     machine = pipeline["machine"]
     x, y, z = pipeline["content"]["shape"]
     lines = [
-        f"{machine['processor']}, {machine['cores']} cores, Python {machine['python']}, files on {machine['temporary files']}; medians of runs side by side,",
-        "outputs compared. Your own: `pip install -e '.[benchmark]' && python -m benchmarks.run`.",
+        f"{machine['processor']}, {machine['cores']} cores, Python {machine['python']}, files on",
+        f"{machine['temporary files']}; medians of runs side by side, outputs compared. Your own:",
+        "`pip install -e '.[benchmark]' && TMPDIR=/dev/shm python -m benchmarks.run`.",
         "",
         f"Whole processes, {pipeline['content']['cases']} volumes of {x} x {y} x {z} as `.nii.gz`, start-up included:",
         "",
@@ -43,7 +44,7 @@ def figures(result: dict[str, Any]) -> str:
         work = pipeline["whole processes"][key]
         ours, theirs = work["voxtract"], work["nidataset"]
         lines.append(
-            f"| {name} | {ours['wall_s']:.2f} s | {theirs['wall_s']:.1f} s | **{work['ratio']:.0f}x** "
+            f"| {name} | {ours['wall_s']:.2f} s | {theirs['wall_s']:.1f} s | **{work['ratio']:{'.1f' if work['ratio'] < 20 else '.0f'}}x** "
             f"| {ours['peak_mb']:.0f} against {theirs['peak_mb']:.0f} MB |"
         )
     lines += [
