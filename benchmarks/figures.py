@@ -43,8 +43,9 @@ def figures(result: dict[str, Any]) -> str:
     for key, name in names.items():
         work = pipeline["whole processes"][key]
         ours, theirs = work["voxtract"], work["nidataset"]
+        faster = f"{work['ratio']:.1f}" if work["ratio"] < 20 else f"{work['ratio']:.0f}"
         lines.append(
-            f"| {name} | {ours['wall_s']:.2f} s | {theirs['wall_s']:.1f} s | **{work['ratio']:{'.1f' if work['ratio'] < 20 else '.0f'}}x** "
+            f"| {name} | {ours['wall_s']:.2f} s | {theirs['wall_s']:.1f} s | **{faster}x** "
             f"| {ours['peak_mb']:.0f} against {theirs['peak_mb']:.0f} MB |"
         )
     lines += [
