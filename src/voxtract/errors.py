@@ -41,3 +41,9 @@ class OutputError(VoxtractError, OSError):
 
 class BackendUnavailable(VoxtractError, RuntimeError):
     """A device was asked for that this machine or this installation lacks."""
+
+
+def check_choice(word: str, value: object, allowed: tuple[object, ...]) -> None:
+    """Raise `InvalidInput` that lists the allowed values unless `value` is one of them."""
+    if value not in allowed:
+        raise InvalidInput(f"{word} {value!r} is not known; allowed: {', '.join(map(repr, allowed))}")

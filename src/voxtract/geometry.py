@@ -10,11 +10,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Literal, cast, get_args
 
 import numpy as np
 
-from voxtract.errors import InvalidInput
+from voxtract.errors import InvalidInput, check_choice
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -36,9 +36,8 @@ def check_view(view: str) -> View:
     InvalidInput
         Any other word; the message lists the allowed ones.
     """
-    if view not in VIEWS:
-        raise InvalidInput(f"view {view!r} is not known; allowed: {', '.join(map(repr, VIEWS))}")
-    return view
+    check_choice("view", view, VIEWS)
+    return cast("View", view)
 
 
 def check_codes(codes: str) -> str:

@@ -9,7 +9,8 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Literal, Unpack
 
@@ -130,9 +131,6 @@ def extract_source(
     progress: bool | None = None,
 ) -> Report:
     """Run `settings` over an open source with a journal; see :func:`extract`."""
-    check_cases(source, settings)
-    check_run(backend, workers)  # first: a journal says that a run has begun
-    journal = Journal(output, settings.to_dict(), resume=resume, overwrite=overwrite)
     return run(
         source,
         output,
@@ -140,7 +138,7 @@ def extract_source(
         backend=backend,
         workers=workers,
         memory_limit=memory_limit,
-        journal=journal,
+        open_journal=partial(Journal, output, settings.to_dict(), resume=resume, overwrite=overwrite),
         progress=progress,
     )
 
@@ -153,7 +151,7 @@ def run(
     backend: str = "auto",
     workers: int | None = None,
     memory_limit: int | None = None,
-    journal: Journal | None = None,
+    open_journal: Callable[[], Journal] | None = None,
     progress: bool | None = None,
     title: str = "extract",
     keep_files: bool = False,
@@ -162,8 +160,9 @@ def run(
 
     Parameters
     ----------
-    journal : Journal, optional
-        Cases it holds are not done again; finished ones are added.
+    open_journal : callable, optional
+        Gives the journal, once all else has been checked, since a journal says that a run has begun. Cases it holds
+        are not done again; finished ones are added.
     title : str
         Word before the progress bar.
     keep_files : bool
@@ -172,6 +171,7 @@ def run(
     begin = time.perf_counter()
     check_cases(source, settings)
     device, workers = check_run(backend, workers)
+    journal = None if open_journal is None else open_journal()
     for left_out in source.skipped:
         log.warning("left out: %s: %s", left_out.where, left_out.reason)
     crew = Crew(workers, default_memory_limit() if memory_limit is None else memory_limit)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypedDict
 import numpy as np
 
 from voxtract.compute.normalize import Normalization, check_dtype, check_normalization
-from voxtract.errors import InvalidInput
+from voxtract.errors import InvalidInput, check_choice
 from voxtract.geometry import View, check_codes, check_view
 from voxtract.write import image_format
 from voxtract.write.tables import Columns
@@ -242,9 +242,3 @@ def _number(value: Any) -> float:
     if isinstance(value, str):
         raise TypeError(value)
     return float(value)
-
-
-def check_choice(word: str, value: object, allowed: tuple[object, ...]) -> None:
-    """Raise `InvalidInput` that lists the allowed values unless `value` is one of them."""
-    if value not in allowed:
-        raise InvalidInput(f"{word} {value!r} is not known; allowed: {', '.join(map(repr, allowed))}")

@@ -11,12 +11,13 @@ import os
 from pathlib import Path
 from typing import Literal, Unpack
 
+from voxtract.errors import check_choice
 from voxtract.geometry import View
 from voxtract.model import Source
 from voxtract.pipeline import run
 from voxtract.read import plain_file, plain_folder
 from voxtract.report import Report
-from voxtract.settings import AnnotationOptions, ImageOptions, Settings, check_choice
+from voxtract.settings import AnnotationOptions, ImageOptions, Settings
 from voxtract.write.files import Staging
 from voxtract.write.tables import stats_text
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from voxtract.errors import BackendUnavailable, InvalidInput
+from voxtract.errors import BackendUnavailable, check_choice
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from voxtract.model import Components
 
 log = logging.getLogger("voxtract")
-
-BackendName = Literal["auto", "cpu", "cuda"]
 
 
 class Backend(Protocol):
@@ -68,8 +66,7 @@ def select(wanted: str = "auto") -> Backend:
     """
     from voxtract.backend.cpu import CPU
 
-    if wanted not in ("auto", "cpu", "cuda"):
-        raise InvalidInput(f"backend {wanted!r} is not known; allowed: 'auto', 'cpu', 'cuda'")
+    check_choice("backend", wanted, ("auto", "cpu", "cuda"))
     if wanted == "cuda":
         raise BackendUnavailable(
             f"backend 'cuda' was asked for, but {cuda_absence()}; pass backend='cpu' (--backend cpu)"

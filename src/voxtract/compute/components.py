@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from voxtract.compute.runs import FAR, Memory, Runs, batches, number_components, numbered, unite
-from voxtract.errors import InvalidInput
+from voxtract.errors import InvalidInput, check_choice
 from voxtract.geometry import Plane, View, check_view
 from voxtract.model import Components
 
@@ -108,10 +108,8 @@ def _check(labels: Labels, extent: str, objects: str) -> None:
         raise InvalidInput(f"labels have {labels.ndim} axes {labels.shape}; expected the three axes (x, y, z)")
     if labels.dtype.kind not in "biu":
         raise InvalidInput(f"labels are {labels.dtype}; expected integers or bool: convert them, or set a threshold")
-    if extent not in ("slice", "volume"):
-        raise InvalidInput(f"extent {extent!r} is not known; allowed: 'slice', 'volume'")
-    if objects not in ("components", "labels"):
-        raise InvalidInput(f"objects {objects!r} is not known; allowed: 'components', 'labels'")
+    check_choice("extent", extent, ("slice", "volume"))
+    check_choice("objects", objects, ("components", "labels"))
 
 
 def _check_connectivity(connectivity: int | None, extent: str) -> int:

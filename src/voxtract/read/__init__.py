@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from voxtract.errors import InvalidInput
+from voxtract.errors import InvalidInput, check_choice
 from voxtract.model import Source
 from voxtract.read.folders import (
     Options,
@@ -89,8 +89,8 @@ def open_source(
     UnreadableFile
         A folder that the operating system does not list.
     """
-    if format is not None and format not in FORMATS:
-        raise InvalidInput(f"format {format!r} is not known; allowed: {', '.join(map(repr, FORMATS))}")
+    if format is not None:
+        check_choice("format", format, FORMATS)
     for given in (path, image, labels):
         if "://" in str(given or ""):
             raise InvalidInput(f"{given}: is an address, but only files and folders are read; download it first")

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
-from voxtract.errors import InvalidInput
+from voxtract.errors import InvalidInput, check_choice
 from voxtract.write.png import Png
 from voxtract.write.tiff import Tiff
 
@@ -49,10 +49,9 @@ def image_format(name: str, compression: str | None = None) -> ImageFormat:
     >>> image_format("tiff").suffix
     '.tif'
     """
+    check_choice("images", name, IMAGE_FORMATS)
     if name == "tiff":
         return Tiff(compression)
-    if name != "png":
-        raise InvalidInput(f"images {name!r} is not known; allowed: {', '.join(map(repr, IMAGE_FORMATS))}")
     if compression is not None:
         raise InvalidInput(f"compression {compression!r} does not go with PNG, which is always deflated; leave it out")
     return Png()

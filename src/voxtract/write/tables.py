@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
-from voxtract.errors import InvalidInput
+from voxtract.errors import InvalidInput, check_choice
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -62,10 +62,10 @@ class Columns:
     extra: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        _check("data_mode", self.data_mode, get_args(DataMode))
-        _check("center", self.center, get_args(Center))
+        check_choice("data_mode", self.data_mode, get_args(DataMode))
+        check_choice("center", self.center, get_args(Center))
         for name in self.extra:
-            _check("extra_columns", name, EXTRA_COLUMNS)
+            check_choice("extra_columns", name, EXTRA_COLUMNS)
         if len(set(self.extra)) != len(self.extra):
             raise InvalidInput(f"extra_columns {', '.join(self.extra)}: name each column once")
 
@@ -178,8 +178,3 @@ def _label(label: NDArray[Any]) -> NDArray[Any]:
     if label.dtype == np.uint64 and len(label) and label.max() > np.iinfo(np.int64).max:
         return label
     return label.astype(np.int64)
-
-
-def _check(word: str, value: object, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
-        raise InvalidInput(f"{word} {value!r} is not known; allowed: {', '.join(map(repr, allowed))}")
