@@ -51,7 +51,7 @@ THEIRS = {
 }
 
 
-def main(repeat: int = 7, peer_repeat: int = 3, shape: tuple[int, int, int] = SHAPE) -> dict[str, Any]:
+def main(repeat: int = 7, peer_repeat: int = 7, shape: tuple[int, int, int] = SHAPE) -> dict[str, Any]:
     """Measure, and return a JSON-ready result."""
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
@@ -270,6 +270,6 @@ def _median(runs: list[dict[str, float]]) -> dict[str, float]:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repeat", type=int, default=7)
-    parser.add_argument("--peer-repeat", type=int, default=3)
+    parser.add_argument("--peer-repeat", type=int, default=7)
     arguments = parser.parse_args()
     print(json.dumps(main(arguments.repeat, arguments.peer_repeat), indent=2))

@@ -8,9 +8,11 @@ from graphlib import CycleError, TopologicalSorter
 from importlib.metadata import version
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import voxtract
+from tests.conftest import WriteNifti
 
 SOURCE = Path(voxtract.__file__).parent
 
@@ -182,6 +184,18 @@ print(code or 0, [name for name in {HEAVY} if name in sys.modules])
     *shown, last = run_python(code).splitlines()
     assert last == "0 []"
     assert version("voxtract") in "".join(shown)
+
+
+def test_cutting_slices_brings_only_what_it_needs(tmp_path: Path, write_nifti: WriteNifti) -> None:
+    write_nifti(tmp_path / "in" / "a.nii.gz", np.zeros((4, 5, 6), np.int16))
+    code = f"""
+import sys
+from voxtract.cli import main
+code = main(["slices", {str(tmp_path / "in")!r}, {str(tmp_path / "out")!r}, "--quiet"])
+print(code, [name for name in {HEAVY} if name in sys.modules])
+"""
+    assert run_python(code).splitlines()[-1] == "0 ['isal', 'numpy']"
+    assert len(list((tmp_path / "out").rglob("*.tif"))) == 6
 
 
 def test_the_check_for_heavy_modules_would_notice_one() -> None:

@@ -1,7 +1,6 @@
 """NIfTI-1 and NIfTI-2 files, ``.nii`` and ``.nii.gz``: the header cheaply, the voxels inflated once.
 
-Format: https://nifti.nimh.nih.gov (nifti1.h, nifti2.h); the header's fields are decoded by nibabel. Whether a file
-is compressed is told by its first bytes, not by its name. Bytes after the voxels are ignored.
+Whether a file is compressed is told by its first bytes, not by its name. Bytes after the voxels are ignored.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ import math
 import os
 import stat
 import zlib
-from collections.abc import Generator, Iterator, MutableMapping
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,15 +23,14 @@ from voxtract.errors import DamagedFile, InvalidInput, NotFound, UnreadableFile
 from voxtract.geometry import Grid, Shape3
 from voxtract.model import Header, Volume
 from voxtract.read.inflate import MAGIC, MAX_RATIO, Inflater
+from voxtract.read.nifti_header import BYTES, NiftiHeader, decode, size_of
 
 if TYPE_CHECKING:
-    from nibabel.nifti1 import Nifti1Header
     from numpy.typing import NDArray
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("voxtract")
 
-HEADER_BYTES = {1: 348, 2: 540}
-FIRST_VOXEL = {1: 352, 2: 544}  # the header and 4 bytes that announce extensions
+ICO7 = (27307, 1, 6)  # how FreeSurfer writes the 163842 points of a sphere, too many for 16 bits
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +74,10 @@ class NiftiFile:
             `volume_index`, a header/image pair.
         """
         with _opened(self.path) as file:
-            return self._layout(file).header
+            layout = self._layout(file)
+        for remark in layout.remarks:
+            log.warning("%s: %s", self.where, remark)
+        return layout.header
 
     def read(self) -> Volume:
         """Read all voxels of the volume.
@@ -125,21 +126,18 @@ class NiftiFile:
         file.seek(0)
         # The standard library's reader, because ISA-L's asks for 512 KiB of the file at once.
         stream = gzip.GzipFile(fileobj=file) if compressed else file
-        block = stream.read(HEADER_BYTES[1])
-        if HEADER_BYTES[2] in _first_number(block):
-            block += stream.read(HEADER_BYTES[2] - HEADER_BYTES[1])
-        fields, version = _fields(block, size, self.where)
-        frame = _frame(fields, self.volume_index, self.where)
-        stored = _stored_dtype(fields, self.where)
-        offset = _offset(fields, version, self.where)
+        block = stream.read(BYTES[1])
+        if size == 0:
+            raise DamagedFile(f"{self.where}: the file is empty; copy or export it again")
+        if size_of(block) == BYTES[2]:
+            block += stream.read(BYTES[2] - BYTES[1])
+        found = decode(block, self.where)
+        frame = _frame(found, self.volume_index, self.where)
         header = Header(
-            Grid(frame.shape, _affine(fields, self.where)),
-            stored.newbyteorder("="),
-            *_scale(fields, self.where),
-            self.where,
+            Grid(frame.shape, found.affine), found.stored.newbyteorder("="), found.slope, found.intercept, self.where
         )
-        _check_size(header, offset, frame.count, size, compressed)
-        return _Layout(header, stored, offset + frame.index * header.nbytes, compressed)
+        _check_size(header, found.offset, frame.count, size, compressed)
+        return _Layout(header, found.stored, found.offset + frame.index * header.nbytes, compressed, found.remarks)
 
     def _slabs(self, file: BinaryIO, layout: _Layout, planes: int) -> Iterator[NDArray[Any]]:
         return (self._inflated if layout.compressed else self._mapped)(file, layout, planes)
@@ -177,6 +175,7 @@ class _Layout:
     stored: np.dtype[Any]  # with the file's byte order
     offset: int
     compressed: bool
+    remarks: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,59 +216,10 @@ def _opened(path: Path) -> Iterator[BinaryIO]:
         raise UnreadableFile(f"{path}: its voxels do not fit into memory ({fault}); use a machine with more") from fault
 
 
-def _fields(block: bytes, size: int, where: str) -> tuple[Nifti1Header, int]:
-    """Decode the header, and say which version it is."""
-    from nibabel.nifti1 import Nifti1Header
-    from nibabel.nifti2 import Nifti2Header
-    from nibabel.spatialimages import HeaderDataError
-
-    if size == 0:
-        raise DamagedFile(f"{where}: the file is empty; copy or export it again")
-    begins = _first_number(block)
-    magic = block[4:8] if HEADER_BYTES[2] in begins else block[344:348]
-    if magic in (b"ni1\0", b"ni2\0"):
-        raise InvalidInput(
-            f"{where}: is the header of a header/image pair (.hdr and .img); convert the pair to one .nii.gz file, "
-            "for instance with nibabel.load and nibabel.save"
-        )
-    version = {b"n+1\0": 1, b"n+2\0": 2}.get(magic)
-    needed = next((n for n in HEADER_BYTES.values() if n in begins), 0)
-    if len(block) < needed:
-        raise DamagedFile(
-            f"{where}: the header is cut short: {len(block)} of {needed} bytes; copy or export the file again"
-        )
-    if version is None:
-        raise DamagedFile(
-            f"{where}: is not a NIfTI file: it begins with {block[:16]!r} and lacks the mark 'n+1' or 'n+2'; "
-            "convert it to NIfTI, or download it again"
-        )
-    kind = {1: Nifti1Header, 2: Nifti2Header}[version]
-    try:
-        fields = kind(block, check=False)  # type: ignore[no-untyped-call]
-        fields.check_fix(logger=_Named(log, {"where": where}), error_level=40)
-    except HeaderDataError as fault:
-        raise InvalidInput(f"{where}: its header cannot be worked with: {fault}; export the file again") from fault
-    return fields, version
-
-
-def _first_number(block: bytes) -> tuple[int, int]:
-    """Read the size that a header gives itself, in either byte order."""
-    return int.from_bytes(block[:4], "little"), int.from_bytes(block[:4], "big")
-
-
-class _Named(logging.LoggerAdapter[logging.Logger]):
-    """Puts the file's name before nibabel's remarks on a header."""
-
-    def process(self, msg: Any, kwargs: MutableMapping[str, Any]) -> tuple[Any, MutableMapping[str, Any]]:
-        return f"{(self.extra or {})['where']}: {msg}", kwargs
-
-
-def _frame(fields: Nifti1Header, index: int | None, where: str) -> _Frame:
+def _frame(header: NiftiHeader, index: int | None, where: str) -> _Frame:
     """Reduce the axes to (x, y, z) and find the frame."""
-    axes = int(fields["dim"][0])
-    if not 1 <= axes <= 7:
-        raise DamagedFile(f"{where}: the header names {axes} axes, but NIfTI has 1 to 7; export the file again")
-    sizes = [int(n) for n in fields["dim"][1 : axes + 1]]
+    sizes = header.dim
+    axes = len(sizes)
     if min(sizes) < 1:
         raise InvalidInput(
             f"{where}: shape {_times(sizes)} holds no voxel, every axis must be >= 1; export the file again"
@@ -285,51 +235,8 @@ def _frame(fields: Nifti1Header, index: int | None, where: str) -> _Frame:
         raise InvalidInput(f"{where}: {frames}, but a volume is one; choose volume_index=0 to {count - 1}")
     if index is not None and not 0 <= index < count:
         raise InvalidInput(f"{where}: {frames}, so volume_index={index} is out of range; allowed: 0 to {count - 1}")
-    x, y, z = (int(n) for n in fields.get_data_shape()[:3])  # not `sizes`: nibabel knows FreeSurfer's long vectors
+    x, y, z = (math.prod(ICO7), 1, 1) if header.version == 1 and sizes[:3] == ICO7 else sizes[:3]
     return _Frame((x, y, z), index or 0, count)
-
-
-def _stored_dtype(fields: Nifti1Header, where: str) -> np.dtype[Any]:
-    dtype: np.dtype[Any] = fields.get_data_dtype()
-    if dtype.kind in "iuf" and dtype.itemsize <= 8:
-        return dtype
-    what = "RGB colours" if dtype.names else "complex numbers" if dtype.kind == "c" else f"numbers of type {dtype}"
-    raise InvalidInput(
-        f"{where}: its voxels are {what}, but integers or floats of at most 64 bits are needed; "
-        "convert it to one number per voxel first"
-    )
-
-
-def _offset(fields: Nifti1Header, version: int, where: str) -> int:
-    offset = float(fields["vox_offset"])
-    if not offset >= FIRST_VOXEL[version] or math.isinf(offset):
-        raise DamagedFile(
-            f"{where}: vox_offset {offset:g} puts the voxels inside the header, expected >= {FIRST_VOXEL[version]}; "
-            "export the file again"
-        )
-    return int(fields["vox_offset"])
-
-
-def _affine(fields: Nifti1Header, where: str) -> NDArray[np.float64]:
-    from nibabel.spatialimages import HeaderDataError
-
-    try:
-        affine = np.asarray(fields.get_best_affine(), dtype=np.float64)
-    except (HeaderDataError, ValueError) as fault:  # ValueError: a quaternion longer than 1
-        raise InvalidInput(f"{where}: its orientation cannot be worked with: {fault}; export the file again") from fault
-    if not np.isfinite(affine).all():
-        raise InvalidInput(f"{where}: its affine {affine[:3].tolist()} is not finite; export the file again")
-    return affine
-
-
-def _scale(fields: Nifti1Header, where: str) -> tuple[float, float]:
-    from nibabel.spatialimages import HeaderDataError
-
-    try:
-        slope, intercept = fields.get_slope_inter()
-    except HeaderDataError as fault:
-        raise InvalidInput(f"{where}: its scaling cannot be worked with: {fault}; export the file again") from fault
-    return (1.0, 0.0) if slope is None else (slope, intercept)
 
 
 def _check_size(header: Header, offset: int, frames: int, size: int, compressed: bool) -> None:
@@ -350,5 +257,5 @@ def _kind(mode: int) -> str:
     return "pipe" if stat.S_ISFIFO(mode) else "socket" if stat.S_ISSOCK(mode) else "device"
 
 
-def _times(shape: tuple[int, ...] | list[int]) -> str:
+def _times(shape: tuple[int, ...]) -> str:
     return " x ".join(map(str, shape))
