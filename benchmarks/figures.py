@@ -27,7 +27,7 @@ def figures(result: dict[str, Any]) -> str:
     lines = [
         f"{machine['processor']}, {machine['cores']} cores, Python {machine['python']}, files on",
         f"{machine['temporary files']}; medians of runs side by side, outputs compared. Your own:",
-        "`pip install -e '.[benchmark]' && TMPDIR=/dev/shm python -m benchmarks.run`.",
+        "`pip install '.[benchmark]' && TMPDIR=/dev/shm python -m benchmarks.run`.",
         "",
         f"Whole processes, {pipeline['content']['cases']} volumes of {x} x {y} x {z} as `.nii.gz`, start-up included:",
         "",

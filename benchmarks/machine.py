@@ -19,6 +19,7 @@ PACKAGES = (
     "tifffile",
     "pandas",
     "pillow",
+    "pyarrow",
     "nidataset",
     "connected-components-3d",
     "scikit-image",

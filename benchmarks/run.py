@@ -1,7 +1,7 @@
 """One command for all CPU measurements: ``python -m benchmarks.run``.
 
 Writes ``benchmarks/results/cpu.json`` with machine, versions and commit, and the figures of the README. Needs the extra
-``benchmark``: ``pip install -e '.[benchmark]'``. Takes about 25 minutes; ``--quick`` repeats less.
+``benchmark``: ``pip install '.[benchmark]'``. Takes about 35 minutes; ``--quick`` repeats less.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks import bench_components, bench_pipeline, bench_read, bench_startup, bench_tiff
+from benchmarks import bench_components, bench_formats, bench_pipeline, bench_read, bench_startup, bench_tiff
 from benchmarks.figures import README, put_into
 from benchmarks.machine import machine
 
@@ -27,6 +27,7 @@ def parts(repeat: int, peer_repeat: int) -> dict[str, Callable[[], dict[str, Any
         "startup": lambda: bench_startup.main(2 * repeat + 1),
         "components": lambda: bench_components.main(repeat=repeat),
         "tiff": bench_tiff.main,
+        "formats": lambda: bench_formats.main(repeat),
     }
 
 

@@ -9,7 +9,12 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import pytest
+from hypothesis import settings
 from numpy.typing import NDArray
+
+# How long an example takes is the machine's business.
+settings.register_profile("voxtract", deadline=None)
+settings.load_profile("voxtract")
 
 REAL = Path(__file__).resolve().parents[2] / "shared" / "data" / "real"
 

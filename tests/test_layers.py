@@ -16,16 +16,17 @@ from tests.conftest import WriteNifti
 
 SOURCE = Path(voxtract.__file__).parent
 
-VALUES = {"errors", "geometry", "model"}
+VALUES = {"classes", "errors", "geometry", "model"}
 ROOMS = {"read", "compute", "write", "backend"}
-ENGINE = {"crew", "job", "journal", "progress", "report", "settings"}
-FRONT = {"demo", "describe", "doctor"}
+ENGINE = {"crew", "job", "journal", "layout", "progress", "report", "settings", "splits"}
+FRONT = {"check", "demo", "describe", "doctor", "preview", "torch"}
 DATA = {"phantoms"}
 
 # A new module belongs here, with what it may import; "voxtract" is the package itself (its version, its lazy names).
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
     "geometry": {"errors"},
+    "classes": {"errors"},
     "model": {"errors", "geometry"},
     "read": VALUES,
     "compute": VALUES,
@@ -36,11 +37,12 @@ MAY_IMPORT: dict[str, set[str]] = {
     "slices": VALUES | ROOMS | ENGINE | {"pipeline"},
     **dict.fromkeys(DATA, VALUES | {"write"}),
     **dict.fromkeys(FRONT, VALUES | ROOMS | ENGINE | DATA | {"pipeline", "slices", "voxtract"}),
-    "cli": VALUES | ROOMS | ENGINE | FRONT | {"pipeline", "slices", "voxtract"},
+    "html": VALUES | ROOMS | ENGINE | {"check", "preview", "voxtract"},
+    "cli": VALUES | ROOMS | ENGINE | FRONT | {"html", "pipeline", "slices", "voxtract"},
     "__main__": {"cli"},
 }
 
-FORMATS = {"PIL", "gzip", "imagecodecs", "isal", "nibabel", "pandas", "tifffile", "zlib"}
+FORMATS = {"PIL", "gzip", "imagecodecs", "isal", "nibabel", "pandas", "pyarrow", "tifffile", "zlib"}
 DEVICES = {"cucim", "cupy"}
 FOREIGN_NEVER: dict[str, set[str]] = {
     "compute": FORMATS | {"io", "os", "pathlib", "shutil", "tempfile", "tqdm"},

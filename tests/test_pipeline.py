@@ -29,6 +29,7 @@ from voxtract.geometry import VIEWS
 from voxtract.journal import Journal
 from voxtract.model import Case, Header, Volume
 from voxtract.read import open_source
+from voxtract.read.extraction import findings_name
 from voxtract.report import CaseResult
 from voxtract.write.tiff import Tiff
 
@@ -305,6 +306,9 @@ def test_journal_cut_in_its_last_line_is_recovered_elsewhere_refused(tmp_path: P
     journal = Journal(tmp_path, {"views": ("axial",)})
     for name in ("a", "b"):
         journal.add(CaseResult(name, "done", (), {"axial": 3}), [])
+        findings = tmp_path / findings_name(name)
+        findings.parent.mkdir(exist_ok=True)
+        findings.write_bytes(b"")
     path = tmp_path / ".voxtract/journal.jsonl"
     whole = path.read_bytes()
     path.write_bytes(whole[:-5])

@@ -24,13 +24,15 @@ def test_examples_run_one_after_the_other(
     make_data_set(tmp_path / "demo/data")
     monkeypatch.chdir(tmp_path)
     examples = blocks("python")
-    assert len(examples) == 3
+    assert len(examples) == 4
     names: dict[str, object] = {}
     for example in examples:
         exec(compile(example, "README.md", "exec"), names)
     out = capsys.readouterr().out
     assert "4 of 4 cases done" in out
     assert re.search(r"^2 \(\d+, \d+\) 0\.\d+$", out, re.MULTILINE), out  # a lesion of class 2, windowed to 0..1
+    assert {"coco_train.json", "coco_val.json"} <= {p.name for p in (tmp_path / "out/coco").iterdir()}
+    assert "AREA_MM2" in out
     assert (tmp_path / "out/boxes/axial_annotations_stats.csv").is_file()
 
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from voxtract.settings import Settings
 
 VIEWS = ("axial", "coronal", "sagittal")
+ANNOTATION_FORMATS = ("csv", "coco", "yolo", "voc", "parquet")
 _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 
 
@@ -142,12 +143,13 @@ def _extract(args: argparse.Namespace) -> int:
 
     settings = Settings(
         views=tuple(args.views),
-        annotations=None if args.annotations == "none" else args.annotations,
+        annotations=None if args.annotations == ["none"] else tuple(args.annotations),
         saving_mode=args.saving_mode,
         target_size=args.target_size,
         allow_affine_mismatch=args.allow_affine_mismatch,
         **_image_options(args),
         **_annotation_options(args),
+        **_data_options(args),
     )
     source = _open(args)
     if args.dry_run:
@@ -232,6 +234,44 @@ def _table(head: list[str], rows: Iterable[list[str]]) -> str:
     )
 
 
+def _check(args: argparse.Namespace) -> int:
+    from voxtract.check import check
+
+    found = check(_open(args))
+    if args.html is not None:
+        from voxtract.html.checked import check_html
+        from voxtract.write.files import Staging
+
+        with Staging(args.html.resolve().parent) as staging:
+            staging.write(args.html.name, check_html(found))
+    if args.json:
+        print(json.dumps(found.to_dict(), indent=2, ensure_ascii=False))
+    elif not args.quiet:
+        print(found)
+    return found.exit_code
+
+
+def _preview(args: argparse.Namespace) -> int:
+    from voxtract.preview import preview
+
+    made = preview(args.folder, args.output, cases=args.cases, views=args.views, tiles=args.tiles)
+    return _show_path(args, made)
+
+
+def _report(args: argparse.Namespace) -> int:
+    from voxtract.html.report import build_report
+
+    return _show_path(args, build_report(args.folder, args.output))
+
+
+def _show_path(args: argparse.Namespace, made: Path) -> int:
+    if args.json:
+        print(json.dumps({"output": str(made)}))
+    elif not args.quiet:
+        print(made)
+    return 0
+
+
 def _demo(args: argparse.Namespace) -> int:
     from voxtract.demo import run_demo
 
@@ -307,6 +347,44 @@ def _annotation_options(args: argparse.Namespace) -> dict[str, Any]:
     }
 
 
+def _data_options(args: argparse.Namespace) -> dict[str, Any]:
+    return {
+        "slices": args.slices,
+        "margin": args.margin,
+        "spacing": None if args.spacing is None else args.spacing * 3 if len(args.spacing) == 1 else args.spacing,
+        "resize": args.resize,
+        "interpolation": args.interpolation,
+        "crop": args.crop,
+        "class_map": None if args.class_map is None else _class_map(args.class_map),
+        "masks": args.masks,
+        "split": None if args.split is None else dict(args.split),
+        "split_as": args.split_as,
+        "seed": args.seed,
+        "stratify": args.stratify,
+        "folds": args.folds,
+    }
+
+
+def _class_map(words: list[str]) -> dict[str, Any]:
+    """Read ``LABEL=NAME`` words, or one JSON file of them."""
+    from voxtract.errors import InvalidInput, UnreadableFile
+
+    if len(words) == 1 and "=" not in words[0]:
+        try:
+            told = json.loads(Path(words[0]).read_text(encoding="utf-8"))
+        except OSError as why:
+            raise UnreadableFile(f"{words[0]}: the class map cannot be read: {why.strerror}") from why
+        except ValueError as why:
+            raise InvalidInput(f'{words[0]}: is no JSON ({why}); write {{"1": "liver", "2": "tumour"}}') from why
+        if not isinstance(told, dict):
+            raise InvalidInput(f'{words[0]}: is no JSON object; write {{"1": "liver", "2": "tumour"}}')
+        return told
+    pairs = [word.partition("=")[::2] for word in words]
+    if not all(name for _, name in pairs) or len({label for label, _ in pairs}) != len(pairs):
+        raise InvalidInput(f"class_map {' '.join(words)!r}: write LABEL=NAME for each class once, or give a JSON file")
+    return dict(pairs)
+
+
 def _run_options(args: argparse.Namespace) -> dict[str, Any]:
     return {
         "backend": args.backend,
@@ -342,7 +420,13 @@ def _parser() -> argparse.ArgumentParser:
     _add_source(one)
     one.add_argument("output", type=Path, metavar="OUT", help="folder to write to; made where it is missing")
     one.add_argument("--views", nargs="+", choices=VIEWS, default=["axial"], help="views to cut (default: axial)")
-    one.add_argument("--annotations", choices=("csv", "none"), default="csv", help="format of annotations")
+    one.add_argument(
+        "--annotations",
+        nargs="+",
+        choices=(*ANNOTATION_FORMATS, "none"),
+        default=["csv"],
+        help="formats of annotations, one or several (default: csv)",
+    )
     one.add_argument(
         "--saving-mode", choices=("case", "view", "flat"), default="case", help="OUT/<case>/<view>, OUT/<view> or OUT"
     )
@@ -352,6 +436,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_images(one, formats=("tiff", "png", "none"))
     _add_annotations(one, index_width=3)
     _add_geometry(one)
+    _add_data(one)
     _add_run(one)
 
     one = _command(commands, "inspect", _inspect, "what a volume or a folder is: shape, spacing, axes, dtype, labels")
@@ -361,6 +446,21 @@ def _parser() -> argparse.ArgumentParser:
         choices=("headers", "labels", "all"),
         help="whose voxels to read too, for range and labels (default: labels; all for a single case)",
     )
+
+    one = _command(commands, "check", _check, "what is wrong with a data set, before it is extracted")
+    _add_source(one)
+    one.add_argument("--html", type=Path, metavar="FILE", help="also write it as a page")
+
+    one = _command(commands, "preview", _preview, "contact sheet of an extraction: slices with their boxes, as PNG")
+    one.add_argument("folder", type=Path, metavar="OUT", help="output folder of `voxtract extract`")
+    one.add_argument("--output", type=Path, metavar="FILE", help="PNG to write (default: OUT/preview.png)")
+    one.add_argument("--cases", nargs="+", metavar="ID", help="cases to draw (default: spread over all)")
+    one.add_argument("--views", nargs="+", choices=VIEWS, help="views to draw (default: all there are)")
+    one.add_argument("--tiles", type=int, default=24, metavar="N", help="slices to draw at most (default: 24)")
+
+    one = _command(commands, "report", _report, "one HTML page about an extraction: counts, sizes, outliers, slices")
+    one.add_argument("folder", type=Path, metavar="OUT", help="output folder of `voxtract extract`")
+    one.add_argument("--output", type=Path, metavar="FILE", help="page to write (default: OUT/report.html)")
 
     one = _command(commands, "demo", _demo, "make a small data set, extract it, draw a contact sheet")
     one.add_argument("output", type=Path, metavar="OUT", help="folder to write to; made where it is missing")
@@ -418,7 +518,7 @@ def _add_images(parser: argparse.ArgumentParser, *, formats: tuple[str, ...]) ->
         "--normalization",
         type=_normalization,
         metavar="HOW",
-        help="min-max, z-score, percentile, or a window CENTER,WIDTH; over the volume, to float32",
+        help="min-max, z-score, percentile, a CT window (lung, bone, brain, …) or CENTER,WIDTH; to float32",
     )
     group.add_argument("--compression", choices=("zlib", "zstd", "lzw"), help="of TIFF images")
 
@@ -461,6 +561,40 @@ def _add_geometry(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--reorient", metavar="CODES", help="flip and permute axes first, e.g. RAS")
 
 
+def _add_data(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("choosing data")
+    group.add_argument(
+        "--slices", default="all", metavar="WHICH", help="all, annotated, every=K, or START:STOP[:STEP] (default: all)"
+    )
+    group.add_argument(
+        "--margin", type=int, default=0, metavar="N", help="slices more around each annotated one (--slices annotated)"
+    )
+    group.add_argument(
+        "--spacing", type=float, nargs="+", metavar="MM", help="resample to this voxel spacing: one number, or x y z"
+    )
+    group.add_argument(
+        "--resize", type=int, nargs=3, metavar=("X", "Y", "Z"), help="resample to this many voxels; -1 keeps an axis"
+    )
+    group.add_argument(
+        "--interpolation", choices=("linear", "cubic", "nearest"), default="linear", help="of resampled images"
+    )
+    group.add_argument(
+        "--crop", type=_crop, metavar="BOX", help="foreground, a size X,Y,Z, or a box X,Y,Z:X,Y,Z, end excluded"
+    )
+    group = parser.add_argument_group("classes and parts")
+    group.add_argument(
+        "--class-map", nargs="+", metavar="LABEL=NAME", help='names of labels ("*=NAME": all others), or a JSON file'
+    )
+    group.add_argument("--masks", action="store_true", help="also masks: RLE in COCO, polygons in YOLO")
+    group.add_argument(
+        "--split", type=_share, nargs="+", metavar="NAME=PART", help="parts of the data set: train=0.8 val=0.1 test=0.1"
+    )
+    group.add_argument("--split-as", choices=("folders", "lists"), default="folders", help="folders, or lists of ids")
+    group.add_argument("--seed", type=int, default=0, help="another seed, another split")
+    group.add_argument("--stratify", action="store_true", help="every class in each part as --split says")
+    group.add_argument("--folds", type=int, metavar="K", help="lists for cross-validation")
+
+
 def _add_run(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("run")
     group.add_argument("--backend", choices=("auto", "cpu", "cuda"), default="auto", help="device (default: auto)")
@@ -477,6 +611,26 @@ def _normalization(text: str) -> str | tuple[float, float]:
     except ValueError as why:
         raise argparse.ArgumentTypeError(f"{text!r} is no window; write CENTER,WIDTH, for example -600,1500") from why
     return center, width
+
+
+def _crop(text: str) -> str | tuple[Any, ...]:
+    if text == "foreground":
+        return text
+    try:
+        ends = [tuple(map(int, end.split(","))) for end in text.split(":")]
+    except ValueError:
+        ends = []
+    if len(ends) not in (1, 2) or any(len(end) != 3 for end in ends):
+        raise argparse.ArgumentTypeError(f"{text!r} is no crop; write foreground, X,Y,Z or X,Y,Z:X,Y,Z")
+    return ends[0] if len(ends) == 1 else tuple(ends)
+
+
+def _share(text: str) -> tuple[str, float]:
+    name, _, share = text.partition("=")
+    try:
+        return name, float(share)
+    except ValueError as why:
+        raise argparse.ArgumentTypeError(f"{text!r} is no part; write NAME=FRACTION, for example train=0.8") from why
 
 
 def _bytes(text: str) -> int:

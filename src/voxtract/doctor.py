@@ -13,7 +13,20 @@ from typing import Any
 from voxtract.backend import cuda_absence
 from voxtract.crew import default_memory_limit, default_workers
 
-PACKAGES = ("voxtract", "numpy", "scipy", "nibabel", "tifffile", "pandas", "isal", "pillow", "tqdm", "imagecodecs")
+PACKAGES = (
+    "voxtract",
+    "numpy",
+    "scipy",
+    "nibabel",
+    "tifffile",
+    "pandas",
+    "isal",
+    "pillow",
+    "tqdm",
+    "imagecodecs",
+    "pyarrow",
+    "torch",
+)
 
 
 def examine() -> dict[str, Any]:

@@ -8,9 +8,11 @@ all 0-based, so that ``image[Y, X]`` of slice Z is the voxel that a table speaks
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Literal, cast, get_args
+from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
 import numpy as np
 
@@ -210,6 +212,38 @@ class Grid:
 
         return "".join(code or "?" for code in aff2axcodes(self.affine))
 
+    @property
+    def voxel_mm3(self) -> float:
+        """Volume of a voxel in cubic millimetres."""
+        return float(abs(np.linalg.det(self.affine[:3, :3])))
+
+    def points_mm(self, voxels: NDArray[Any]) -> NDArray[np.float64]:
+        """Map voxel coordinates (..., 3) to RAS+ millimetres (..., 3); voxel i is the point i."""
+        points: NDArray[np.float64] = voxels @ self.affine[:3, :3].T + self.affine[:3, 3]
+        return points
+
+    def corners_mm(self, start: NDArray[Any], stop: NDArray[Any]) -> NDArray[np.float64]:
+        """All corners of half-open voxel boxes in RAS+ millimetres.
+
+        Parameters
+        ----------
+        start, stop : (n, 3)
+            First voxel, and the one past the last. A corner lies half a voxel outside of the outermost points.
+
+        Returns
+        -------
+        (n, 8, 3) float64: z varies fastest, then y, then x
+
+        Examples
+        --------
+        >>> grid = Grid((4, 4, 4), np.diag([2.0, 1.0, 3.0, 1.0]))
+        >>> grid.corners_mm(np.array([[0, 0, 0]]), np.array([[1, 1, 1]]))[0, [0, 7]].tolist()
+        [[-1.0, -0.5, -1.5], [1.0, 0.5, 1.5]]
+        """
+        ends = np.stack([start, stop], axis=1) - 0.5
+        which = np.array(list(np.ndindex(2, 2, 2)))
+        return self.points_mm(ends[:, which, np.arange(3)])
+
     def mismatch(self, other: Grid) -> str | None:
         """Say how `other` differs (``"shape"`` or ``"affine"`` and the values), or None where it does not.
 
@@ -269,6 +303,171 @@ class Reorientation:
             change[old, new] = -1 if flip else 1
             change[old, 3] = shape[new] - 1 if flip else 0
         return Grid((shape[0], shape[1], shape[2]), grid.affine @ change)
+
+
+@dataclass(frozen=True, slots=True)
+class Resampling:
+    """From the voxels of one grid to more or fewer ones along the same axes.
+
+    Parameters
+    ----------
+    source, shape : (x, y, z)
+        Voxels before and after.
+    first, step : (x, y, z)
+        New voxel i of an axis lies at the old voxel coordinate ``first + i * step``, where voxel i is the point i.
+
+    Notes
+    -----
+    `to_shape` keeps the outer faces of the volume, so ``first = step / 2 - 0.5`` and ``step = old / new`` voxels: what
+    ``scipy.ndimage.zoom(grid_mode=True)``, ``skimage.transform.resize``, MONAI's ``Resize`` and nnU-Net do.
+
+    `to_spacing` gives exactly the spacing that was asked for. A whole number of such voxels seldom fills the old
+    volume, so both outer faces of an axis move, by the same length of at most a quarter of a new voxel (more only
+    where the whole axis is shorter than half a new voxel); the middle stays, no new center lies beyond the old faces,
+    and flipping the volume first changes nothing. Others keep one end instead: TorchIO's ``Resample`` the first face,
+    ``nibabel.processing.resample_to_output``, MONAI's ``Spacing`` and the usual SimpleITK recipe the first voxel's
+    center. All of these are right in millimetres, as is the affine of `grid`.
+
+    An axis of which no voxel would move by 1e-3 of its size stays untouched: headers hold float32.
+    """
+
+    source: Shape3
+    shape: Shape3
+    first: tuple[float, float, float]
+    step: tuple[float, float, float]
+
+    @classmethod
+    def to_spacing(cls, grid: Grid, spacing_mm: Sequence[float]) -> Resampling:
+        """Have voxels of exactly `spacing_mm` (x, y, z), ``max(1, round(old * old spacing / new spacing))`` of them.
+
+        Raises
+        ------
+        InvalidInput
+            A spacing that is no finite number above 0 or less than a millionth of the old one, or an affine without
+            length along an axis.
+
+        Examples
+        --------
+        >>> grid = Grid((10, 10, 7), np.diag([1.0, 1.0, 5.0, 1.0]))
+        >>> Resampling.to_spacing(grid, (2, 1, 3)).grid(grid).shape
+        (5, 10, 12)
+        """
+        if len(spacing_mm) != 3 or not all(math.isfinite(mm) and mm > 0 for mm in spacing_mm):
+            raise InvalidInput(f"spacing {tuple(spacing_mm)} must be three finite lengths above 0, in millimetres")
+        if not all(math.isfinite(mm) and mm > 0 for mm in grid.spacing_mm):
+            raise InvalidInput(f"affine {_rows(grid.affine)} leaves an axis without a length; resize= takes voxels")
+        steps = [float(new) / old for new, old in zip(spacing_mm, grid.spacing_mm, strict=True)]
+        if min(steps) < 1e-6:
+            raise InvalidInput(f"spacing {tuple(spacing_mm)} against {grid.spacing_mm} mm asks for too many voxels")
+        shape = [max(1, round(count / step)) for count, step in zip(grid.shape, steps, strict=True)]
+        return cls._centered(grid.shape, shape, steps)
+
+    @classmethod
+    def to_shape(cls, grid: Grid, shape: Sequence[int]) -> Resampling:
+        """Have `shape` (x, y, z) voxels in the same place; -1 keeps the voxels of an axis.
+
+        Raises
+        ------
+        InvalidInput
+            A number that is neither -1 nor at least 1.
+
+        Examples
+        --------
+        >>> grid = Grid((10, 10, 7), np.diag([1.0, 1.0, 5.0, 1.0]))
+        >>> resampling = Resampling.to_shape(grid, (5, 20, -1))
+        >>> resampling.grid(grid).spacing_mm
+        (2.0, 0.5, 5.0)
+        >>> resampling.coordinates(0).tolist()
+        [0.5, 2.5, 4.5, 6.5, 8.5]
+        """
+        if len(shape) != 3 or any(count < 1 and count != -1 for count in shape):
+            raise InvalidInput(f"shape {tuple(shape)} must be three numbers of voxels of at least 1; -1 keeps an axis")
+        counts = [old if new == -1 else new for new, old in zip(shape, grid.shape, strict=True)]
+        return cls._centered(grid.shape, counts, [old / new for new, old in zip(counts, grid.shape, strict=True)])
+
+    @classmethod
+    def _centered(cls, source: Shape3, shape: Sequence[int], steps: Sequence[float]) -> Resampling:
+        """The middle of the new volume lies on that of the old one."""
+        x, y, z = (
+            (0.0, 1.0) if new == old and abs(step - 1) * old < 1e-3 else ((old - 1 - (new - 1) * step) / 2, step)
+            for old, new, step in zip(source, shape, steps, strict=True)
+        )
+        return cls(source, (shape[0], shape[1], shape[2]), (x[0], y[0], z[0]), (x[1], y[1], z[1]))
+
+    def coordinates(self, axis: int) -> NDArray[np.float64]:
+        """Old voxel coordinates of the new voxels of `axis`, ascending."""
+        return self.first[axis] + self.step[axis] * np.arange(self.shape[axis], dtype=np.float64)
+
+    def moves(self, axis: int) -> bool:
+        """Whether `axis` has other voxels than before."""
+        return (self.first[axis], self.step[axis]) != (0.0, 1.0)
+
+    def grid(self, grid: Grid) -> Grid:
+        """Shape and affine of the resampled volume: every new center is where it is in the patient."""
+        change = np.diag([*self.step, 1.0])
+        change[:3, 3] = self.first
+        return Grid(self.shape, grid.affine @ change)
+
+
+@dataclass(frozen=True, slots=True)
+class Crop:
+    """The voxels ``start <= index < stop`` of each axis (x, y, z) of a volume.
+
+    Examples
+    --------
+    >>> crop = Crop.centered((4, 4, 9), (10, 7, 5))
+    >>> crop
+    Crop(start=(3, 1, 0), stop=(7, 5, 5))
+    >>> crop.grid(Grid((10, 7, 5), np.diag([0.5, 0.5, 2.0, 1.0]))).points_mm(np.zeros(3)).tolist()
+    [1.5, 0.5, 0.0]
+    """
+
+    start: Shape3
+    stop: Shape3
+
+    @classmethod
+    def box(cls, start: Shape3, stop: Shape3, shape: Shape3) -> Crop:
+        """Take a box of a volume of `shape` voxels.
+
+        Raises
+        ------
+        InvalidInput
+            The box is empty or reaches out of the volume; nothing is clipped.
+        """
+        if not all(0 <= a < b <= n for a, b, n in zip(start, stop, shape, strict=True)):
+            raise InvalidInput(
+                f"crop from {start} to {stop} (x, y, z; the last voxel excluded) must hold a voxel and lie inside the "
+                f"volume of {_times(shape)} voxels"
+            )
+        return cls(start, stop)
+
+    @classmethod
+    def centered(cls, size: Shape3, shape: Shape3) -> Crop:
+        """Take `size` voxels (x, y, z) from the middle of `shape`; an axis that has fewer stays whole.
+
+        Where the number of voxels cut off is odd, one more is cut at the end, as in the padding of `Plane`.
+
+        Raises
+        ------
+        InvalidInput
+            A size below 1.
+        """
+        if min(size) < 1:
+            raise InvalidInput(f"crop to {size} (x, y, z) must leave at least 1 voxel along each axis")
+        left = [max(0, (n - wanted) // 2) for wanted, n in zip(size, shape, strict=True)]
+        right = [a + min(wanted, n) for a, wanted, n in zip(left, size, shape, strict=True)]
+        return cls((left[0], left[1], left[2]), (right[0], right[1], right[2]))
+
+    def array(self, data: NDArray[Any]) -> NDArray[Any]:
+        """View the box of `data` (x, y, z); no voxel is copied."""
+        return data[tuple(map(slice, self.start, self.stop))]
+
+    def grid(self, grid: Grid) -> Grid:
+        """Shape and affine of the box: every voxel keeps its place in the patient."""
+        affine = grid.affine.copy()
+        affine[:3, 3] = grid.points_mm(np.array(self.start))
+        x, y, z = (b - a for a, b in zip(self.start, self.stop, strict=True))
+        return Grid((x, y, z), affine)
 
 
 def _times(shape: tuple[int, ...]) -> str:

@@ -16,12 +16,10 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from voxtract.errors import DamagedFile, InvalidInput, OutputError
+from voxtract.errors import InvalidInput, OutputError
 from voxtract.model import VolumeFile
+from voxtract.read.extraction import JOURNAL, findings_name, read_journal
 from voxtract.report import CaseResult
-
-FOLDER = ".voxtract"
-_KEYS = {"case", "inputs", "slices", "annotations", "outputs"}
 
 Stamps = list[list[Any]]
 
@@ -50,7 +48,7 @@ class Journal:
 
     def __init__(self, output: Path, settings: Mapping[str, Any], *, resume: bool = False, overwrite: bool = False):
         self._output = output
-        self._path = output / FOLDER / "journal.jsonl"
+        self._path = output / JOURNAL
         self._lock = threading.Lock()
         self._done: dict[str, dict[str, Any]] = {}
         head = json.loads(json.dumps({"journal": 1, "settings": settings}))
@@ -64,14 +62,27 @@ class Journal:
         self._write_all(head, self._done.values())
         self._head = head
 
-    def result(self, case_id: str, inputs: tuple[str, ...], stamps: Stamps) -> CaseResult | None:
-        """The result of a case that is complete, whose inputs have not changed and whose outputs are still there."""
+    def result(
+        self, case_id: str, inputs: tuple[str, ...], stamps: Stamps, part: str | None = None
+    ) -> CaseResult | None:
+        """The result of a case that is complete, whose inputs have not changed and whose outputs are still there.
+
+        Raises
+        ------
+        InvalidInput
+            It lies in another part of the data set than `part`.
+        """
         line = self._done.get(case_id)
         if line is None or line["inputs"] != stamps:
             return None
-        if not all((self._output / name).exists() for name in line["outputs"]):
+        if line["split"] != part:
+            raise InvalidInput(
+                f"{case_id}: belongs to {part!r} now, but its files were written for {line['split']!r}: cases were "
+                "added or removed since; pass overwrite=True (--overwrite) and another output folder to split anew"
+            )
+        if not all((self._output / name).exists() for name in (*line["outputs"], findings_name(case_id))):
             return None
-        return CaseResult(case_id, "resumed", inputs, line["slices"], line["annotations"], nbytes=0)
+        return CaseResult(case_id, "resumed", inputs, line["slices"], line["annotations"], split=part)
 
     def add(self, result: CaseResult, stamps: Stamps) -> None:
         """Note a case whose outputs are all in place.
@@ -91,6 +102,7 @@ class Journal:
             "inputs": stamps,
             "slices": dict(result.slices),
             "annotations": dict(result.annotations),
+            "split": result.split,
             "outputs": sorted(last.values()),  # the last file of each kind in each folder stands for all
         }
         with self._lock:
@@ -113,31 +125,16 @@ class Journal:
             self._write_all(self._head, [self._done[case_id] for case_id in order if case_id in self._done])
 
     def _read(self, head: dict[str, Any]) -> dict[str, dict[str, Any]]:
-        try:
-            lines = self._path.read_bytes().split(b"\n")
-        except OSError as why:
-            raise OutputError(f"{self._path}: the journal of the earlier run cannot be read: {why.strerror}") from why
-        whole, rest = lines[:-1], lines[-1]  # a line cut short by a kill has no line end: `rest`, dropped
-        parsed = []
-        for number, line in enumerate(whole, 1):
-            try:
-                parsed.append(_checked(json.loads(line), _KEYS if number > 1 else {"settings"}))
-            except ValueError as why:
-                raise DamagedFile(
-                    f"{self._path}: line {number} of {len(whole) + bool(rest)} is damaged; without it nobody can say "
-                    "what is complete: pass overwrite=True (--overwrite) to start anew"
-                ) from why
-        if not parsed:
-            return {}
-        if parsed[0] != head:
-            old, new = parsed[0].get("settings", {}), head["settings"]
+        found, lines = read_journal(self._output)
+        old, new = found["settings"], head["settings"]
+        if old and old != new:
             changed = sorted(k for k in {*old, *new} if old.get(k) != new.get(k))
             raise InvalidInput(
-                f"{self._path.parent.parent}: the run to resume had other settings: "
+                f"{self._output}: the run to resume had other settings: "
                 + "; ".join(f"{k} was {old.get(k)!r}, is {new.get(k)!r}" for k in changed)
                 + "; use the same ones, or overwrite=True (--overwrite) to start anew"
             )
-        return {line["case"]: line for line in parsed[1:]}
+        return {line["case"]: line for line in lines}
 
     def _write_all(self, head: dict[str, Any], lines: Iterable[dict[str, Any]]) -> None:
         try:
@@ -162,12 +159,6 @@ def stamp(image: VolumeFile | None, labels: VolumeFile | None) -> Stamps:
             except OSError:
                 stamps.append([file.where, file.volume_index, None, None])
     return stamps
-
-
-def _checked(line: Any, keys: set[str]) -> dict[str, Any]:
-    if not isinstance(line, dict) or not keys <= line.keys():
-        raise ValueError(f"a line without {keys}")
-    return line
 
 
 def _encode(line: Mapping[str, Any]) -> bytes:

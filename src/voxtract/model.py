@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from voxtract.geometry import Grid
+    from voxtract.geometry import Grid, Plane
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -108,6 +108,12 @@ class Components:
             total=np.concatenate(totals) if len(totals) == len(parts) else None,
         )
 
+    @classmethod
+    def none(cls) -> Components:
+        """No row at all."""
+        nothing = np.zeros((0, 3), np.int64)
+        return cls(nothing, nothing, np.zeros(0, np.int64), np.zeros(0, np.int64))
+
     @property
     def box_center(self) -> NDArray[np.float64]:
         """(n, 3) middle of each box: (first + last) / 2, may end in .5."""
@@ -119,6 +125,56 @@ class Components:
         if self.total is None:
             raise TypeError("these components were found without mass=True")
         return self.total / self.count[:, None]
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Findings:
+    """What was found in one view of one case, and which image files it speaks of.
+
+    Parameters
+    ----------
+    case_id : str
+    plane : Plane
+        From voxels to pixels of the images.
+    grid : Grid
+        Of the volume that the plane cuts: reoriented, resampled and cropped as was asked for.
+    rows : Components
+        In raster order; with `extent` "slice" each row lies in one slice.
+    extent : {"slice", "volume"}
+        Whether components were found in each slice or in the volume.
+    slices : (n,) int64
+        Indices of the slices chosen, ascending.
+    stem : str
+        Image files are called ``<stem><index, three digits or more><suffix>``, relative to the output folder.
+    suffix : str
+        With its dot; empty where no images are written.
+    labelled : bool
+        Whether the case has labels at all; without them there are no rows.
+    split : str, optional
+        Part of the data set the case belongs to, as "train".
+    """
+
+    case_id: str
+    plane: Plane
+    grid: Grid
+    rows: Components
+    extent: Literal["slice", "volume"]
+    slices: NDArray[np.int64]
+    stem: str
+    suffix: str
+    labelled: bool = True
+    split: str | None = None
+
+    def name(self, index: int, suffix: str | None = None) -> str:
+        """File of slice `index`, relative to the output folder: the image, or beside it one with another suffix."""
+        return f"{self.stem}{index:03d}{self.suffix if suffix is None else suffix}"
+
+    def by_slice(self) -> Iterator[tuple[int, NDArray[np.int64]]]:
+        """Each chosen slice with the positions of its rows, in order; for `extent` "slice"."""
+        index = self.rows.start[:, self.plane.axes[2]]
+        begin, end = np.searchsorted(index, self.slices, "left"), np.searchsorted(index, self.slices, "right")
+        for number, first, last in zip(self.slices.tolist(), begin.tolist(), end.tolist(), strict=True):
+            yield number, np.arange(first, last)
 
 
 class VolumeFile(Protocol):

@@ -6,31 +6,39 @@ number of workers or on who came first.
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Literal, Unpack
 
+import numpy as np
+
 from voxtract.backend import Backend, select
+from voxtract.compute.labels import stored_labels
 from voxtract.crew import Crew, default_memory_limit, default_workers
 from voxtract.errors import InvalidInput, OutputError, VoxtractError
-from voxtract.geometry import View
-from voxtract.job import Job, Layout, names, used
+from voxtract.geometry import Plane, View
+from voxtract.job import Job, names, used
 from voxtract.journal import Journal
+from voxtract.layout import Layout
 from voxtract.model import Case, Source
 from voxtract.progress import Progress
 from voxtract.read import open_source
+from voxtract.read.extraction import LEFT_OUT, open_extraction
 from voxtract.report import CaseResult, Report
-from voxtract.settings import AnnotationOptions, ImageOptions, Settings
+from voxtract.settings import OF_SLICES, AnnotationOptions, DataOptions, ImageOptions, Settings
+from voxtract.splits import assign, fold_lists, folds, split_lists
 from voxtract.write.files import Staging
 
 log = logging.getLogger("voxtract")
 
 
-class ExtractOptions(ImageOptions, AnnotationOptions, total=False):
+class ExtractOptions(ImageOptions, AnnotationOptions, DataOptions, total=False):
     """Keywords of :func:`extract` that shape the outputs; `voxtract.settings.Settings` describes them."""
 
     saving_mode: Literal["case", "view", "flat"]
@@ -46,7 +54,7 @@ def extract(
     views: Sequence[View] = ("axial",),
     *,
     images: Literal["tiff", "png"] | None = "tiff",
-    annotations: Literal["csv"] | None = "csv",
+    annotations: str | Sequence[str] | None = "csv",
     target_size: tuple[int, int] | None = None,
     backend: Literal["auto", "cpu", "cuda"] = "auto",
     workers: int | None = None,
@@ -71,7 +79,7 @@ def extract(
     views : sequence of {"axial", "coronal", "sagittal"}
     images : {"tiff", "png"}, optional
         Written for cases with an image; None writes none.
-    annotations : {"csv"}, optional
+    annotations : {"csv", "coco", "yolo", "voc", "parquet"} or several of them, optional
         Written for cases with labels; None writes none.
     target_size : (height, width), optional
         Pixels of the image; slices are padded to it and coordinates follow.
@@ -176,16 +184,90 @@ def run(
         log.warning("left out: %s: %s", left_out.where, left_out.reason)
     crew = Crew(workers, default_memory_limit() if memory_limit is None else memory_limit)
     bar = Progress(len(source.cases), title, show=progress, log_errors=not keep_files)
-    with Staging(output) as staging, bar:
-        job = Job(settings, device, crew, staging, journal, bar, keep_files)
-        results = crew.each(job.attempt, source.cases)
-    if journal is not None:
-        try:
-            journal.finish(case.id for case in source.cases)
-        except OutputError as why:  # a full disk; the journal as it was written still says what is complete
-            log.warning("%s", why)
+    parts, lists = divide(source, settings, workers)
+    with Staging(output) as staging:
+        with bar:
+            job = Job(settings, device, crew, staging, journal, bar, keep_files, parts)
+            results = crew.each(job.attempt, source.cases)
+        if journal is not None:
+            _finish(journal, source, staging, settings, lists, results)
     seconds = time.perf_counter() - begin
     return Report(str(output), device.name, workers, tuple(results), tuple(source.skipped), seconds)
+
+
+def divide(source: Source, settings: Settings, workers: int) -> tuple[dict[str, str], dict[str, str]]:
+    """Spread the cases over the parts of the data set.
+
+    Returns
+    -------
+    part of each case id (empty where there are no parts), and the list files: name relative to the output to text
+
+    Raises
+    ------
+    InvalidInput
+        Parts or folds that cannot be made of so many cases.
+    VoxtractError
+        To stratify, the labels of all cases are read, and one cannot be.
+    """
+    ids = [case.id for case in source.cases]
+    classes = _classes_of_cases(source, settings, workers) if settings.stratify else None
+    parts = {} if settings.parts is None else assign(ids, settings.parts, classes)
+    lists = split_lists(parts)
+    if settings.folds is not None:
+        lists |= fold_lists(folds(ids, settings.folds, settings.seed, classes))
+    return parts, lists
+
+
+def _classes_of_cases(source: Source, settings: Settings, workers: int) -> dict[str, list[int]]:
+    """Classes of the label values that each case has."""
+
+    def of(case: Case) -> list[int]:
+        if case.labels is None:
+            return []
+        volume = case.labels.read()
+        values = np.unique(stored_labels(volume, settings.threshold))
+        values = values[values > 0]
+        if settings.classes is not None:
+            values = values[np.isin(values, settings.classes)]
+        known = settings.known_classes
+        found: list[int] = np.unique(values if known is None else known.ids(values)).tolist()
+        return found
+
+    with ThreadPoolExecutor(workers) as pool:
+        return dict(zip([case.id for case in source.cases], pool.map(of, source.cases), strict=True))
+
+
+def _finish(
+    journal: Journal,
+    source: Source,
+    staging: Staging,
+    settings: Settings,
+    lists: Mapping[str, str],
+    results: Sequence[CaseResult],
+) -> None:
+    """Put the journal in order and write the files that speak of all cases."""
+    try:
+        journal.finish(case.id for case in source.cases)
+    except OutputError as why:  # a full disk; the journal as it was written still says what is complete
+        log.warning("%s", why)
+    left_out = {
+        "failed": [{"case": result.id, "error": str(result.error)} for result in results if result.error is not None],
+        "skipped": [{"where": skip.where, "reason": skip.reason} for skip in source.skipped],
+    }
+    staging.write(LEFT_OUT, json.dumps(left_out, indent=1) + "\n")
+    for name, text in lists.items():
+        staging.write(name, text)
+    extraction = open_extraction(staging.root)
+    silent = [name for name in settings.annotation_names if name in OF_SLICES]
+    bare = [case.id for case in source.cases if case.labels is None]
+    if silent and bare:
+        shown = ", ".join(bare[:5]) + (", …" if len(bare) > 5 else "")
+        log.warning(
+            "%d cases have no labels, so %s does not list their images: %s", len(bare), " and ".join(silent), shown
+        )
+    for writer in settings.formats:
+        for name, pieces in writer.run_files(extraction):
+            staging.write_pieces(name, pieces)
 
 
 def check_run(backend: str, workers: int | None) -> tuple[Backend, int]:
@@ -220,9 +302,14 @@ def plan(
         except VoxtractError as error:
             results.append(CaseResult(case.id, "failed", inputs, error=error))
         else:
-            slices: dict[str, int] = {plane.view: plane.count for plane in layout.planes} if image else {}
+            slices: dict[str, int] = {plane.view: _planned(plane, settings) for plane in layout.planes} if image else {}
             results.append(CaseResult(case.id, "planned", inputs, slices))
     return Report(str(output), device.name, workers, tuple(results), tuple(source.skipped))
+
+
+def _planned(plane: Plane, settings: Settings) -> int:
+    """Slices that a run would write; the number of annotated ones is known only from voxels, so all count."""
+    return plane.count if settings.choice.annotated else len(settings.choice.take(plane.count, np.zeros(0, np.int64)))
 
 
 def check_cases(source: Source, settings: Settings) -> None:

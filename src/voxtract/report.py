@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from voxtract.model import Skipped
+from voxtract.read.extraction import open_extraction
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -36,6 +37,8 @@ class CaseResult:
         Bytes of voxels decoded.
     files : (name, ...)
         What was written, relative to the output folder; kept only where asked for, since a run may write millions.
+    split : str, optional
+        Part of the data set it belongs to.
     error : VoxtractError, optional
         Why it failed.
     """
@@ -48,6 +51,7 @@ class CaseResult:
     seconds: Mapping[str, float] = field(default_factory=dict)
     nbytes: int = 0
     files: tuple[str, ...] = ()
+    split: str | None = None
     error: VoxtractError | None = None
 
 
@@ -96,6 +100,22 @@ class Report:
     def annotations(self) -> int:
         """Annotation rows written."""
         return sum(sum(r.annotations.values()) for r in self.results)
+
+    @property
+    def components(self) -> pd.DataFrame:
+        """Every component of the cases done, typed, in voxels, pixels and millimetres; read back from the output.
+
+        Raises
+        ------
+        NotFound, DamagedFile
+            The output is no longer there, or the run was one of the plain functions, which leave only their files.
+        """
+        from voxtract.write.frame import components_frame
+
+        done = {result.id for result in self.done}
+        extraction = open_extraction(self.output)
+        found = [one for case in extraction.cases if case.id in done for one in case.findings()]
+        return components_frame(found, extraction.class_map)
 
     @property
     def exit_code(self) -> int:

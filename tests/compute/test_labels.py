@@ -6,12 +6,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from tests.strategies import LABEL_DTYPES, LAYOUTS, laid_out, masks
 from voxtract.compute import labels
-from voxtract.compute.labels import stored_labels
+from voxtract.compute.labels import foreground_box, stored_labels
 from voxtract.errors import InvalidInput
 from voxtract.geometry import Grid
 from voxtract.model import Header, Volume
@@ -205,3 +206,37 @@ def test_any_floats(values: list[float]) -> None:
         for name in smaller:
             info = np.iinfo(name)
             assert data.min() < info.min or data.max() > info.max
+
+
+@settings(deadline=None)
+@given(labels=masks())
+def test_the_box_of_the_foreground_is_that_of_the_voxels_above_0(labels: NDArray[Any]) -> None:
+    voxels = [voxel for voxel in np.ndindex(labels.shape) if int(labels[voxel]) > 0]
+    if not voxels:
+        assert foreground_box(labels) is None
+        return
+    axes = list(zip(*voxels, strict=True))
+    found = foreground_box(labels)
+    assert found == (tuple(min(axis) for axis in axes), tuple(max(axis) + 1 for axis in axes))
+    assert all(type(end) is int for ends in found for end in ends)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("dtype", LABEL_DTYPES)
+@pytest.mark.parametrize("voxel", [(0, 0, 0), (3, 4, 5), (1, 2, 3)])
+def test_the_box_of_a_single_voxel(layout: Any, dtype: str, voxel: tuple[int, int, int]) -> None:
+    values = np.zeros((4, 5, 6), dtype)
+    values[voxel] = True if dtype == "?" else np.iinfo(dtype).max
+    expected = voxel, (voxel[0] + 1, voxel[1] + 1, voxel[2] + 1)
+    assert foreground_box(laid_out(values, layout)) == expected
+
+
+@pytest.mark.parametrize("fill", [0, -1, -128])
+def test_there_is_no_box_without_labels_above_0(fill: int) -> None:
+    assert foreground_box(np.full((4, 5, 6), fill, np.int8)) is None
+    assert foreground_box(np.full((4, 5, 6), fill, np.int8)[::-1]) is None
+
+
+@pytest.mark.parametrize("shape", [(0, 3, 3), (3, 0, 3), (3, 3, 0)])
+def test_there_is_no_box_without_voxels(shape: tuple[int, int, int]) -> None:
+    assert foreground_box(np.zeros(shape, np.uint8, order="F")) is None

@@ -3,7 +3,7 @@
 import itertools
 import math
 import warnings
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -13,7 +13,16 @@ from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 
 from voxtract.compute import normalize
-from voxtract.compute.normalize import DTYPES, PixelRule, Statistics, check_normalization, pixel_rule
+from voxtract.compute.normalize import (
+    DTYPES,
+    WINDOWS,
+    PixelRule,
+    Statistics,
+    WindowName,
+    check_normalization,
+    named_window,
+    pixel_rule,
+)
 from voxtract.errors import InvalidInput
 from voxtract.geometry import Grid
 from voxtract.model import Header
@@ -290,11 +299,72 @@ class TestNormalization:
                 rule(stored, normalization=normalization, statistics=Statistics(data)).pixels(data)
 
 
+class TestWindows:
+    """Radiopaedia gives width and level: W:80 L:40 for the brain is black at 0 and white at 80 HU."""
+
+    @pytest.mark.parametrize(
+        ("name", "black", "white"),
+        [
+            ("abdomen", -150, 250),
+            ("angio", 0, 600),
+            ("bone", -500, 1300),
+            ("brain", 0, 80),
+            ("liver", -45, 105),
+            ("lung", -1350, 150),
+            ("mediastinum", -125, 225),
+            ("soft-tissue", -160, 240),
+            ("spine", -75, 175),
+            ("stroke", 20, 60),
+            ("subdural", -32.5, 182.5),
+            ("temporal-bone", -800, 2000),
+        ],
+    )
+    def test_by_name_is_the_window_as_eight_bits(self, name: Any, black: float, white: float) -> None:
+        """As files store CT: 0..4095 with intercept -1024."""
+        data = np.arange(4096, dtype=np.uint16).reshape(1, 64, 64)
+        found = rule("uint16", 1.0, -1024.0, dtype="uint8", normalization=name)
+        assert found == rule("uint16", 1.0, -1024.0, dtype="uint8", normalization=WINDOWS[name])
+        pixels = found.pixels(data)
+        assert pixels.dtype == np.uint8
+        wanted = [round(min(max((hu - black) / (white - black), 0), 1) * 255) for hu in range(-1024, 3072)]
+        assert np.abs(pixels.ravel().astype(int) - wanted).max() <= 1  # a half may fall to either side
+        assert np.mean(pixels.ravel() == wanted) > 0.99
+        assert pixels.max() == 255
+        assert (pixels.min() == 0) == (black >= -1024)
+
+    def test_are_all_tested(self) -> None:
+        assert set(get_args(WindowName)) == set(WINDOWS)
+        assert sorted(WINDOWS) == list(WINDOWS)
+        assert len(WINDOWS) == 12
+
+    def test_the_two_ends_of_eight_bits(self) -> None:
+        values = np.array([-2000, -160, -159, 39, 41, 239, 240, 3000], np.int16)
+        pixels = rule("int16", dtype="uint8", normalization=(40, 400)).pixels(values)
+        assert pixels.tolist() == [0, 0, 1, 127, 128, 254, 255, 255]
+
+    def test_of_a_falling_scale(self) -> None:
+        values = np.array([-9, 0, 20, 80, 99], np.int16)
+        found = rule("int16", -1.0, 80.0, dtype="uint8", normalization="brain")
+        assert found.pixels(values).tolist() == [255, 255, 191, 0, 0]
+
+    @pytest.mark.parametrize("normalization", [None, "min-max", "z-score", "percentile", (1.0, 2.0)])
+    def test_all_else_stays_as_it_is(self, normalization: Any) -> None:
+        assert named_window(normalization) == normalization
+        assert named_window("bone") == (400, 1800)
+        with pytest.raises(InvalidInput, match="'bones' is not known"):
+            named_window("bones")  # type: ignore[arg-type]
+
+    def test_by_name_need_no_statistics_and_give_float_by_default(self) -> None:
+        found = rule("int16", normalization="liver")
+        assert found.dtype == np.float32
+        np.testing.assert_allclose(found.pixels(np.array([-45, 30, 105], np.int16)), [0, 0.5, 1], atol=1e-7)
+
+
 class TestErrors:
-    @pytest.mark.parametrize("normalization", ["minmax", "", 3, (1,), (1, 2, 3), [40, 400], True])
+    @pytest.mark.parametrize("normalization", ["minmax", "Lung", "", 3, (1,), (1, 2, 3), [40, 400], True])
     def test_an_unknown_normalization_lists_the_known_ones(self, normalization: Any) -> None:
         with pytest.raises(
-            InvalidInput, match=r"None, 'min-max', 'z-score', 'percentile' or a window \(center, width\)"
+            InvalidInput, match=r"None, 'min-max', 'z-score', 'percentile', .*'lung', .* or a window \(center, width\)"
         ):
             check_normalization(normalization)
 

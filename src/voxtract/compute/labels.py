@@ -13,6 +13,8 @@ from voxtract.model import Header, Volume
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from voxtract.geometry import Shape3
+
 BLOCK = 1 << 16  # voxels; 2**14 and 2**18 are slower or equal for float32 (30 and 23 ms against 23 for 42 Mvoxel)
 DTYPES = tuple(np.dtype(name) for name in ("uint8", "int16", "int32", "int64"))  # tried in this order
 EXACT = 2.0**53  # above, float64 does not hold every integer
@@ -57,6 +59,44 @@ def stored_labels(volume: Volume, threshold: float | None = None) -> NDArray[Any
         index[axes] = np.unravel_index(found.position, ordered.shape)
         raise _complaint(header.where, found.value, tuple(index.tolist())) from None
     return result.reshape(ordered.shape).transpose(np.argsort(axes))
+
+
+def foreground_box(labels: NDArray[Any]) -> tuple[Shape3, Shape3] | None:
+    """Find the box of all labels above 0.
+
+    Parameters
+    ----------
+    labels : (x, y, z) integer or bool array
+        Any strides; it is read once, in memory order.
+
+    Returns
+    -------
+    (start, stop), half-open voxels x, y, z; None where there is no label
+
+    Examples
+    --------
+    >>> labels = np.zeros((4, 5, 6), np.int16)
+    >>> labels[1, 2, 3] = labels[2, 4, 3] = 7
+    >>> foreground_box(labels)
+    ((1, 2, 3), (3, 5, 4))
+    """
+    axes = sorted(range(3), key=lambda axis: -abs(labels.strides[axis]))  # slowest first
+    forwards = tuple(slice(None, None, -1 if stride < 0 else 1) for stride in labels.strides)
+    planes = labels[forwards].transpose(axes)
+    highest = np.zeros(planes.shape[1:], labels.dtype)  # along the slowest axis
+    seen = np.zeros(len(planes), np.bool_)
+    for i, plane in enumerate(planes):
+        seen[i] = plane.max(initial=0) > 0
+        if seen[i]:
+            np.maximum(highest, plane, out=highest)
+    if not seen.any():
+        return None
+    start, stop = [0, 0, 0], [0, 0, 0]
+    present = [seen, *(np.logical_or.reduce(highest > 0, axis=axis) for axis in (1, 0))]
+    for axis, above in zip(axes, present, strict=True):
+        where = np.flatnonzero(above if labels.strides[axis] >= 0 else above[::-1])
+        start[axis], stop[axis] = int(where[0]), int(where[-1]) + 1
+    return (start[0], start[1], start[2]), (stop[0], stop[1], stop[2])
 
 
 class _NoLabel(Exception):

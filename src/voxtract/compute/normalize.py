@@ -24,7 +24,40 @@ if TYPE_CHECKING:
     from voxtract.model import Header
 
 NormalizationName = Literal["min-max", "z-score", "percentile"]
-Normalization = NormalizationName | tuple[float, float] | None  # a pair is a window: (center, width)
+WindowName = Literal[
+    "abdomen",
+    "angio",
+    "bone",
+    "brain",
+    "liver",
+    "lung",
+    "mediastinum",
+    "soft-tissue",
+    "spine",
+    "stroke",
+    "subdural",
+    "temporal-bone",
+]
+# A pair is a window: (center, width) in units of the values, as are the WINDOWS.
+Normalization = NormalizationName | WindowName | tuple[float, float] | None
+
+# Windows of CT by name: (center, width) in Hounsfield units. Radiopaedia, "Windowing (CT)",
+# https://radiopaedia.org/articles/windowing-ct, typical values; where it gives a range (subdural, and soft tissue of
+# head and neck) a value within. It has none for vessels: "angio" is the preset "CT Angio" of RadiAnt and others.
+WINDOWS: dict[WindowName, tuple[float, float]] = {
+    "abdomen": (50, 400),
+    "angio": (300, 600),
+    "bone": (400, 1800),
+    "brain": (40, 80),
+    "liver": (30, 150),
+    "lung": (-600, 1500),
+    "mediastinum": (50, 350),
+    "soft-tissue": (40, 400),
+    "spine": (50, 250),
+    "stroke": (40, 40),
+    "subdural": (75, 215),
+    "temporal-bone": (600, 2800),
+}
 
 PERCENTILES = (0.5, 99.5)  # what nnU-Net clips CT to; a metal implant no longer sets the scale
 
@@ -260,7 +293,7 @@ def pixel_rule(
     dtype : {"auto", "int8", "uint8", "int16", "uint16", "int32", "uint32", "float16", "float32", "float64"}
         ``"auto"`` keeps the stored dtype where nothing is to be computed, image readers open it (see `KEPT_DTYPES`)
         and it holds `pad_value`; else it is float32. Any other word forces that dtype, with rounding and saturation.
-    normalization : {None, "min-max", "z-score", "percentile"} or (center, width)
+    normalization : {None, "min-max", "z-score", "percentile"}, a name of `WINDOWS` or (center, width)
         ``"min-max"`` maps the volume's smallest and largest value to 0 and 1, ``"percentile"`` the `PERCENTILES`,
         a window the values center -+ width / 2; what lies beyond is clipped. ``"z-score"`` is (value - mean) / std.
         A volume of one value becomes 0. With an integer `dtype`, 0..1 is stretched over 0..its largest number.
@@ -288,7 +321,7 @@ def pixel_rule(
     >>> rule.pixels(np.array([-1000, -160, 0, 240], np.int16))
     array([  0,   0, 102, 255], dtype=uint8)
     """
-    check_normalization(normalization)
+    normalization = named_window(normalization)
     _check_numbers(header)
     target = _target_dtype(header, dtype, normalization, pad_value)
     pad = _held(pad_value, target)
@@ -316,9 +349,28 @@ def pixel_rule(
     return PixelRule(header.dtype, target, pad, shift=low, gain=gain, low=0.0, high=top)
 
 
+def named_window(normalization: Normalization) -> NormalizationName | tuple[float, float] | None:
+    """Return the (center, width) of a window given by name, and all else as it is.
+
+    Raises
+    ------
+    InvalidInput
+        See `check_normalization`.
+
+    Examples
+    --------
+    >>> named_window("lung"), named_window("z-score")
+    ((-600, 1500), 'z-score')
+    """
+    check_normalization(normalization)
+    if isinstance(normalization, str) and normalization in WINDOWS:
+        return WINDOWS[normalization]
+    return cast("NormalizationName | tuple[float, float] | None", normalization)
+
+
 def check_normalization(normalization: Normalization) -> None:
     """Raise `InvalidInput` where `normalization` is not one of the allowed words or a window (center, width)."""
-    names = get_args(NormalizationName)
+    names = (*get_args(NormalizationName), *WINDOWS)
     if normalization is None or (isinstance(normalization, str) and normalization in names):
         return
     allowed = f"allowed: None, {', '.join(map(repr, names))} or a window (center, width)"

@@ -12,12 +12,12 @@ import fcntl
 import itertools
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 
-from voxtract.errors import OutputError
+from voxtract.errors import OutputError, VoxtractError
 
 Content = str | bytes | Sequence[bytes | memoryview]
 
@@ -74,6 +74,24 @@ class Staging:
         """Write one file; as `Batch.write`, but it is in place at once."""
         with self.batch() as batch:
             batch.write(name, content)
+
+    @property
+    def root(self) -> Path:
+        """The output folder."""
+        return Path(self._root)
+
+    def write_pieces(self, name: str, pieces: Iterable[bytes]) -> None:
+        """Write one file that need not fit into memory; as `write`."""
+        final, staged = f"{self._root}/{name}", f"{self._stage}/{next(self._names)}"
+        try:
+            with Path(staged).open("wb") as file:
+                file.writelines(pieces)
+            self._make_folder(final)
+            Path(staged).replace(final)
+        except OSError as why:
+            if isinstance(why, VoxtractError):
+                raise
+            raise _explained(why, final, 0) from why
 
     @contextmanager
     def batch(self) -> Iterator[Batch]:

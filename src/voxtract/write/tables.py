@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from voxtract.geometry import Plane
-    from voxtract.model import Components
+    from voxtract.model import Components, Findings
+    from voxtract.write.annotations import Finished, Masks
+    from voxtract.write.files import Content
 
 DataMode = Literal["center", "box", "radius"]
 Center = Literal["box", "mass"]
@@ -78,6 +80,42 @@ class Columns:
             "radius": (*_AXES, *(f"RADIUS_{axis}" for axis in _AXES)),
         }
         return *place[self.data_mode], *self.extra
+
+
+@dataclass(frozen=True, slots=True)
+class Csv:
+    """Tables beside the images, one for each slice or each volume; see `voxtract.write.annotations`.
+
+    Parameters
+    ----------
+    columns : Columns
+    extraction_mode : {"slice", "volume"}
+        ``<case>_<view>_<index>.csv`` for each chosen slice, or ``<case>.csv``.
+    skip_empty : bool
+        No file for a slice without rows.
+    index_width : int
+        Digits of the slice index, zero-padded.
+    """
+
+    columns: Columns
+    extraction_mode: Literal["slice", "volume"] = "slice"
+    skip_empty: bool = False
+    index_width: int = 3
+
+    def case_files(self, found: Findings, masks: Masks | None) -> Iterator[tuple[str, Content]]:  # noqa: ARG002
+        """Texts of one view of one case."""
+        if self.extraction_mode == "volume":
+            folder = found.stem.rpartition("/")[0]
+            yield f"{folder}/{found.case_id}.csv", volume_text(found.rows, found.plane, self.columns)
+            return
+        chosen = set(found.slices.tolist())
+        for index, text in slice_texts(found.rows, found.plane, self.columns, skip_empty=self.skip_empty):
+            if index in chosen:
+                yield f"{found.stem}{index:0{self.index_width}d}.csv", text
+
+    def run_files(self, run: Finished) -> Iterator[tuple[str, Iterable[bytes]]]:  # noqa: ARG002
+        """None: every table is of one case."""
+        return iter(())
 
 
 def table(rows: Components, plane: Plane, columns: Columns) -> Table:
