@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from voxtract.classes import PALETTE
 from voxtract.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -21,13 +22,16 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from PIL import Image, ImageDraw, ImageFont
 
+    from voxtract.classes import ClassMap
+
     Colour = tuple[int, ...]
     Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
+    Rectangle = tuple[int, int, int, int]  # left, top, right, bottom on the sheet; the last two are outside
 
-# Distinct on grey, and to people who confuse red and green: they differ in lightness too.
-_PALETTE = ("#ffb000", "#22c7ff", "#ff5470", "#7ee787", "#c792ff", "#fff275", "#ff9ad5", "#3ddbb8")
 _PAPER, _MOUNT, _INK, _FAINT = "#101216", "#000000", "#e9ecf1", "#8b93a1"
 _MARGIN, _GAP, _LINE = 28, 18, 2  # pixels: around the sheet, between tiles, width of a box
+_MOST_NAMES = 40  # boxes on a tile; where there are more, names would hide the slice
+_MOST_LINES = 4  # of the legend
 _FOOTER = "Slices as written to file: Y down, X to the right, not rotated; pixel [Y, X] is the voxel of the table."
 
 
@@ -41,7 +45,7 @@ class Tile:
     boxes : (n, 4) integer array
         X_MIN, Y_MIN, X_MAX, Y_MAX of each box in pixels of `image`, inclusive.
     labels : (n,) integer array
-        Picks the colour of each box.
+        Label or class of each box; picks its colour.
     caption : str
         One line above the slice.
     spacing_mm : (row, column)
@@ -89,12 +93,13 @@ def contact_sheet(
     tile_px: int = 320,
     title: str = "",
     legend: Mapping[int, str] | None = None,
+    classes: ClassMap | None = None,
 ) -> Image.Image:
     """Draw `tiles` row by row.
 
     Each slice is scaled so that it keeps its physical aspect and its longer side is `tile_px`. A box is a line just
     outside of the pixels that it holds, so that it never hides what it marks. Labels get their colours in ascending
-    order, the same on the whole sheet.
+    order, the same on the whole sheet, unless `classes` has others.
 
     Parameters
     ----------
@@ -108,6 +113,9 @@ def contact_sheet(
         Line above all tiles.
     legend : mapping of label to name, optional
         Names shown beside their colours under the title.
+    classes : ClassMap, optional
+        Colours, names beside the boxes where there is room for them, and a legend of the classes that occur.
+        The labels of the tiles are ids of its categories.
 
     Returns
     -------
@@ -124,24 +132,28 @@ def contact_sheet(
         raise InvalidInput(
             f"contact sheet of {len(tiles)} tiles in {columns} columns of {tile_px} pixels; each must be at least 1"
         )
-    legend = legend or {}
+    labels = {int(label) for tile in tiles for label in tile.labels}
+    names = {} if classes is None else {c.id: c.name for c in classes.categories if c.id in labels}
+    legend = {**names, **(legend or {})}
     columns = min(columns, len(tiles))
-    colours = _colours({*legend, *(int(label) for tile in tiles for label in tile.labels)})
+    colours = _colours({*legend, *labels}, classes)
     slices = [_scaled(tile, tile_px) for tile in tiles]
     rows = [range(at, min(at + columns, len(tiles))) for at in range(0, len(tiles), columns)]
     heights = [max(slices[i].height for i in row) for row in rows]
     text = max(11, tile_px // 22)
     small, large = ImageFont.load_default(text), ImageFont.load_default(text * 1.7)
-    head = (int(text * 2.6) if title else 0) + (int(text * 2.2) if legend else 0)
     caption = int(text * 1.7)
     width = 2 * _MARGIN + columns * tile_px + (columns - 1) * _GAP
+    lines = _legend_lines(legend, small, text, width - 2 * _MARGIN)
+    head = (int(text * 2.6) if title else 0) + int(text * 2.2) * bool(lines) + caption * max(0, len(lines) - 1)
     height = 2 * _MARGIN + head + sum(h + caption + _GAP for h in heights) + text
     sheet = Image.new("RGB", (width, height), _PAPER)
     draw = ImageDraw.Draw(sheet)
     if title:
-        draw.text((_MARGIN, _MARGIN), title, _INK, large, anchor="lt")
-    _draw_legend(draw, _MARGIN + head - int(text * 1.9), legend, colours, small, text)
+        draw.text((_MARGIN, _MARGIN), _fitting(title, large, width - 2 * _MARGIN), _INK, large, anchor="lt")
     top = _MARGIN + head
+    for above, line in zip(range(len(lines) - 1, -1, -1), lines, strict=True):
+        _draw_legend(draw, top - int(text * 1.9) - above * caption, line, colours, small, text)
     for row, row_height in zip(rows, heights, strict=True):
         for place, index in enumerate(row):
             left = _MARGIN + place * (tile_px + _GAP)
@@ -150,7 +162,8 @@ def contact_sheet(
             draw.rectangle(mount, _MOUNT)
             corner = left + (tile_px - slices[index].width) // 2, mount[1] + (row_height - slices[index].height) // 2
             sheet.paste(slices[index], corner)
-            _draw_boxes(draw, tiles[index], slices[index].size, corner, colours)
+            boxes = _draw_boxes(draw, tiles[index], slices[index].size, corner, colours)
+            _draw_names(draw, [names.get(int(n), "") for n in tiles[index].labels], boxes, mount, tile_px)
         top += row_height + caption + _GAP
     draw.text((_MARGIN, top), _FOOTER, _FAINT, small, anchor="lt")
     return sheet
@@ -163,10 +176,13 @@ def png(sheet: Image.Image) -> bytes:
     return file.getvalue()
 
 
-def _colours(labels: set[int]) -> dict[int, Colour]:
+def _colours(labels: set[int], classes: ClassMap | None) -> dict[int, Colour]:
     from PIL import ImageColor
 
-    return {label: ImageColor.getrgb(_PALETTE[rank % len(_PALETTE)]) for rank, label in enumerate(sorted(labels))}
+    words = {label: PALETTE[rank % len(PALETTE)] for rank, label in enumerate(sorted(labels))}
+    if classes is not None:
+        words |= {category.id: category.color for category in classes.categories}
+    return {label: ImageColor.getrgb(word) for label, word in words.items()}
 
 
 def _scaled(tile: Tile, tile_px: int) -> Image.Image:
@@ -191,25 +207,92 @@ def _robust_window(image: NDArray[np.integer | np.floating]) -> tuple[float, flo
 
 def _draw_boxes(
     draw: ImageDraw.ImageDraw, tile: Tile, size: tuple[int, int], corner: tuple[int, int], colours: dict[int, Colour]
-) -> None:
+) -> list[tuple[Rectangle, Colour]]:
     """Draw lines around the area from X_MIN to X_MAX + 1 and from Y_MIN to Y_MAX + 1, times the scale."""
     height, width = tile.image.shape
     scale = np.array([size[0] / width, size[1] / height])
     start = np.rint(tile.boxes[:, :2] * scale).astype(int) + corner
     stop = np.rint((tile.boxes[:, 2:] + 1) * scale).astype(int) + corner
+    drawn: list[tuple[Rectangle, Colour]] = []
     for (left, top), (right, bottom), label in zip(start.tolist(), stop.tolist(), tile.labels.tolist(), strict=True):
-        outside = (left - _LINE, top - _LINE, right - 1 + _LINE, bottom - 1 + _LINE)
-        draw.rectangle(outside, outline=colours[label], width=_LINE)
+        outside = (left - _LINE, top - _LINE, right + _LINE, bottom + _LINE)
+        draw.rectangle((*outside[:2], outside[2] - 1, outside[3] - 1), outline=colours[label], width=_LINE)
+        drawn.append((outside, colours[label]))
+    return drawn
+
+
+def _draw_names(
+    draw: ImageDraw.ImageDraw,
+    names: Sequence[str],
+    boxes: Sequence[tuple[Rectangle, Colour]],
+    mount: tuple[int, int, int, int],
+    tile_px: int,
+) -> None:
+    """Write each name beside its box, where it stays on the tile and covers no box and no other name."""
+    from PIL import ImageFont
+
+    if len(boxes) > _MOST_NAMES:
+        return
+    font = ImageFont.load_default(max(9, tile_px // 28))
+    taken = [box for box, _ in boxes]
+    for name, (box, colour) in zip(names, boxes, strict=True):
+        left, top, right, bottom = map(int, draw.textbbox((0, 0), name, font, "lt"))
+        width, height = right - left + 5, bottom - top + 4
+        for x, y in (
+            (box[0], box[1] - height),
+            (box[0], box[3]),
+            (box[2] - width, box[1] - height),
+            (box[2] - width, box[3]),
+            (box[2], box[1]),
+            (box[0] - width, box[1]),
+        ):
+            plate = (x, y, x + width, y + height)
+            inside = mount[0] <= x and mount[1] <= y and plate[2] <= mount[2] and plate[3] <= mount[3]
+            if name and inside and not any(_overlap(plate, other) for other in taken):
+                draw.rectangle((x, y, plate[2] - 1, plate[3] - 1), colour)
+                draw.text((x - left + 2, y - top + 2), name, _readable_on(colour), font, "lt")
+                taken.append(plate)
+                break
+
+
+def _readable_on(colour: Colour) -> str:
+    """Dark or light, whichever is easier to read on `colour`."""
+    red, green, blue = colour[:3]
+    return _PAPER if 0.3 * red + 0.59 * green + 0.11 * blue > 110 else _INK
+
+
+def _overlap(one: Rectangle, other: Rectangle) -> bool:
+    return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
+
+
+def _legend_lines(legend: Mapping[int, str], font: Font, text: int, width: int) -> list[dict[int, str]]:
+    """Entries of the legend, as many in each line as fit `width`; colours repeat, so there are few lines."""
+    lines: list[dict[int, str]] = []
+    room = 0.0
+    for label, name in sorted(legend.items()):
+        need = _entry_width(name, font, text)
+        if not lines or room < need:
+            if len(lines) == _MOST_LINES:
+                break
+            lines.append({})
+            room = width
+        lines[-1][label] = name
+        room -= need
+    return lines
+
+
+def _entry_width(name: str, font: Font, text: int) -> int:
+    return int(int(text * 0.9) * 1.7 + font.getlength(name) + 2.4 * text)
 
 
 def _draw_legend(
     draw: ImageDraw.ImageDraw, top: int, legend: Mapping[int, str], colours: dict[int, Colour], font: Font, text: int
 ) -> None:
     left, side = _MARGIN, int(text * 0.9)
-    for label, name in sorted(legend.items()):
+    for label, name in legend.items():
         draw.rectangle((left, top, left + side, top + side), outline=colours[label], width=_LINE + 1)
         draw.text((left + side * 1.7, top + side / 2), name, _INK, font, anchor="lm")
-        left += int(side * 1.7 + draw.textlength(name, font) + 2.4 * text)
+        left += _entry_width(name, font, text)
 
 
 def _fitting(text: str, font: Font, width: int) -> str:
