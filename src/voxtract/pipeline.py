@@ -246,15 +246,15 @@ def _finish(
     results: Sequence[CaseResult],
 ) -> None:
     """Put the journal in order and write the files that speak of all cases."""
-    try:
-        journal.finish(case.id for case in source.cases)
-    except OutputError as why:  # a full disk; the journal as it was written still says what is complete
-        log.warning("%s", why)
     left_out = {
         "failed": [{"case": result.id, "error": str(result.error)} for result in results if result.error is not None],
         "skipped": [{"where": skip.where, "reason": skip.reason} for skip in source.skipped],
     }
-    staging.write(LEFT_OUT, json.dumps(left_out, indent=1) + "\n")
+    try:
+        journal.finish(case.id for case in source.cases)
+        staging.write(LEFT_OUT, json.dumps(left_out, indent=1) + "\n")
+    except OutputError as why:  # a full disk; the journal as it was written still says what is complete
+        log.warning("%s", why)
     for name, text in lists.items():
         staging.write(name, text)
     extraction = open_extraction(staging.root)

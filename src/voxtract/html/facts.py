@@ -307,13 +307,14 @@ def _encoded(images: Sequence[NDArray[Any]], found: Findings, format_: _Format) 
 
     tone = Tone.of([inner_pixels(image, found.plane) for image in images])
     width, height = _tile_size(found, format_.side)
-    strip = Image.new("L", (width, height * len(images)))
-    for place, image in enumerate(images):  # made small before it is made grey: fewer pixels, and true means
+    tiles = []
+    for image in images:  # made small before they are made grey: fewer pixels, and true means
         values = image.astype(np.float32)
         if image.dtype.kind == "f":
             np.nan_to_num(values, copy=False, posinf=0.0, neginf=0.0)
         small = Image.fromarray(values).resize((width, height), Image.Resampling.HAMMING, reducing_gap=2)
-        strip.paste(Image.fromarray(tone.grey(np.asarray(small))), (0, place * height))
+        tiles.append(np.asarray(small))
+    strip = Image.fromarray(tone.grey(np.concatenate(tiles)))
     for quality in _QUALITIES:
         file = io.BytesIO()
         strip.save(file, "JPEG", quality=quality, optimize=True)

@@ -172,7 +172,7 @@ def contact_sheet(
 def png(sheet: Image.Image) -> bytes:
     """Encode a sheet as the bytes of a PNG file."""
     file = io.BytesIO()
-    sheet.save(file, "PNG", optimize=True)
+    sheet.save(file, "PNG")
     return file.getvalue()
 
 
