@@ -29,6 +29,7 @@
 #include <ucontext.h>
 #endif
 #if defined(__SANITIZE_ADDRESS__)
+#include <sanitizer/asan_interface.h>
 #include <sanitizer/common_interface_defs.h>
 #endif
 
@@ -47,7 +48,7 @@ __attribute__((weak, visibility("hidden"))) extern unsigned char __stop_emulated
 
 namespace emulator {
 
-constexpr size_t STACK = 128 << 10;
+constexpr size_t STACK = 64 << 10;
 constexpr unsigned char POISON = 0xA5;
 
 // ---- contexts ------------------------------------------------------------------------------------------------------
@@ -192,6 +193,9 @@ inline void start() {
 
 inline void prepare(Thread& it) {
     unsigned char* top = it.stack.get() + STACK;
+#if defined(__SANITIZE_ADDRESS__)
+    __asan_unpoison_memory_region(it.stack.get(), STACK);  // of frames that its last thread never left
+#endif
 #if defined(__x86_64__)
     auto** frame = reinterpret_cast<void**>(reinterpret_cast<uintptr_t>(top) & ~uintptr_t(15));
     *--frame = nullptr;  // where a return address would be: keeps the stack aligned as the calling convention wants
@@ -314,7 +318,6 @@ inline const char* launch(const unsigned* grid, const unsigned* block_size, size
     };
     for (Block& it : slots) {
         if (next == total || (!seed && next)) break;
-        it.threads.clear();
         bring(&it);
         resident.push_back(&it);
     }

@@ -24,7 +24,18 @@ COMPILER = shutil.which("g++")
 SANITIZED = os.environ.get("VOXTRACT_SANITIZE") == "1"  # set by the test that runs the others under sanitizers
 POISON = 0xA5  # what new memory is filled with, so that a value nobody wrote is seen
 
-FLAGS = ["-std=c++17", "-O1", "-g", "-fPIC", "-shared", "-ffp-contract=off", "-Wno-unknown-pragmas", "-x", "c++"]
+FLAGS = [
+    "-std=c++17",
+    "-O1",
+    "-g1",
+    "-fPIC",
+    "-shared",
+    "-ffp-contract=off",
+    "-fno-strict-aliasing",
+    "-Wno-unknown-pragmas",
+    "-x",
+    "c++",
+]
 SANITIZERS = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fsanitize-sections=emulated_shared"]
 
 
@@ -46,6 +57,9 @@ class HostDevice:
 
     def zeros(self, shape: int | tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray[Any, Any]:
         return np.zeros(shape, dtype)
+
+    def contiguous(self, array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        return np.ascontiguousarray(array)
 
     def to_host(self, array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
         return array.copy()

@@ -23,7 +23,14 @@ from voxtract.backend.launch import kernels, source
 ARCHITECTURES = (75, 80, 86, 89, 90, 100, 120)
 
 # Options with which the product builds each file: all that differ in more than the name of a type.
-VARIANTS: dict[str, list[tuple[str, ...]]] = {}
+VARIANTS: dict[str, list[tuple[str, ...]]] = {
+    "components": [
+        ("-DLABEL=unsigned char", "-DLABEL_BYTES=1"),
+        ("-DLABEL=short", "-DLABEL_BYTES=2"),
+        ("-DLABEL=unsigned int", "-DLABEL_BYTES=4"),
+        ("-DLABEL=long long", "-DLABEL_BYTES=8"),
+    ],
+}
 
 Compile = Callable[[str, int, tuple[str, ...], Path], str]
 

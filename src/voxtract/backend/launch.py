@@ -57,6 +57,9 @@ class Device(Protocol):
     def zeros(self, shape: int | tuple[int, ...], dtype: np.dtype[Any]) -> Array:
         """Memory full of zeros."""
 
+    def contiguous(self, array: Array) -> Array:
+        """The same values without gaps, C-contiguous: `array` itself if it is."""
+
     def to_host(self, array: Array) -> np.ndarray[Any, np.dtype[Any]]:
         """Copy to the host; waits for what was launched before."""
 
@@ -240,6 +243,13 @@ class CuPyDevice:
 
         with cupy.cuda.Device(self.index):
             return cupy.zeros(shape, dtype)
+
+    def contiguous(self, array: Array) -> Array:
+        """See `Device`."""
+        import cupy
+
+        with cupy.cuda.Device(self.index):
+            return cupy.ascontiguousarray(array)
 
     def to_host(self, array: Array) -> np.ndarray[Any, np.dtype[Any]]:
         """See `Device`."""
