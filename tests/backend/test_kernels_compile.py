@@ -30,6 +30,17 @@ VARIANTS: dict[str, list[tuple[str, ...]]] = {
         ("-DLABEL=unsigned int", "-DLABEL_BYTES=4"),
         ("-DLABEL=long long", "-DLABEL_BYTES=8"),
     ],
+    "cut": [
+        ("-DSTORED=unsigned char", "-DPIXEL=unsigned char", "-DCOPY"),
+        ("-DSTORED=unsigned char", "-DPIXEL=unsigned char", "-DALIGNED"),
+        ("-DSTORED=unsigned char", "-DPIXEL=float", "-DALIGNED"),
+        ("-DSTORED=short", "-DPIXEL=short", "-DCOPY", "-DALIGNED"),
+        ("-DSTORED=short", "-DPIXEL=float", "-DALIGNED"),
+        ("-DSTORED=short", "-DPIXEL=float"),
+        ("-DSTORED=float", "-DPIXEL=unsigned char"),
+        ("-DSTORED=double", "-DPIXEL=double"),
+        ("-DSTORED=unsigned short", "-DSTORED_HALF", "-DPIXEL=unsigned short", "-DPIXEL_HALF"),
+    ],
 }
 
 Compile = Callable[[str, int, tuple[str, ...], Path], str]
