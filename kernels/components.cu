@@ -1,7 +1,8 @@
 // Connected components of a label volume, without a label image: runs as bits, union of runs, sums per component.
 //
-// Launch order: find_runs, number_runs, join_runs or join_labels, name_components, measure_runs; all with the same
-// volume and `state`. Nothing waits for the host: how many runs and components there are stays on the device, in
+// Launch order: find_runs, slice_components for the components of each slice; or find_runs, number_runs, join_runs or
+// join_labels, name_components, measure_runs for those of the volume, for whole labels, and for slices so few and large
+// that a block for each would leave the device idle. All get the same volume and `state`. Nothing waits for the host: how many runs and components there are stays on the device, in
 // `state`; where `run_room` or `row_room` is too small, what is left does nothing and the host reads what it needs.
 //
 // LABEL is the voxels' type of LABEL_BYTES; 0 and below is background. `voxels` has no gaps; `*_step` are distances in voxels.
@@ -24,6 +25,7 @@
 // columns of a result row, along the axis of the runs, of the lines and of the slices
 #define MAXIMA 7  // ~first, last + 1; ~first, last; ~first, last; ~raster position of the first voxel
 #define SUMS 4    // voxels, and the sums of their three coordinates
+#define KEY_COLUMN 6
 #define LABEL_COLUMN 11
 #define COLUMNS 12
 
@@ -89,9 +91,9 @@ __device__ bool window_fits(const LABEL* voxels, long long count, long long from
 // Lines along the memory: position_step is 1, threads follow the words. Lines across it (slices == the fastest
 // axis): threads follow the slices, so that neighbouring threads read neighbouring voxels.
 extern "C" __global__ void __launch_bounds__(THREADS)
-find_runs(const LABEL* __restrict__ voxels, long long count, unsigned int slices, unsigned int lines, unsigned int length,
-          long long slice_step, long long line_step, long long position_step, uint2* __restrict__ bits,
-          unsigned long long* __restrict__ state) {
+find_runs(const LABEL* __restrict__ voxels, unsigned int slices, unsigned int lines, unsigned int length,
+          long long slice_step, long long line_step, long long position_step, long long count, uint2* __restrict__ bits,
+          unsigned long long* state) {
     unsigned int words = (length + 31) / 32;
     unsigned long long thread = (unsigned long long)blockIdx.x * THREADS + threadIdx.x;
     if (thread >= (unsigned long long)slices * lines * words) return;
@@ -191,21 +193,51 @@ number_runs(const LABEL* __restrict__ voxels, unsigned int slices, unsigned int 
     }
 }
 
+// A word of a line, and what is needed to find runs and voxels in it.
+struct Word {
+    uint2 masks;
+    unsigned int carry;      // 1 where the voxel before bit 0 is foreground
+    unsigned int first_run;  // number of the first run that starts in it
+    const LABEL* voxels;     // of bit 0
+};
+
+// Join the runs of two words at the same position of two lines where they touch with equal labels; `same` says that
+// there is but one label.
+__device__ __forceinline__ void join_words(unsigned int* parents, const Word& mine, const Word& other,
+                                           long long position_step, bool same, bool corners) {
+    Contacts found = contacts(mine.masks, mine.carry, other.masks, other.carry, corners);
+#pragma unroll 1
+    for (unsigned int kind = 0; kind < 3; kind++) {
+        unsigned int left = kind == 0 ? found.level : kind == 1 ? found.left : found.right;
+        for (; left; left &= left - 1) {
+            unsigned int bit = __ffs(int(left)) - 1;
+            long long a_bit = (long long)bit - (kind == 2), b_bit = (long long)bit - (kind == 1);
+            if (!same && mine.voxels[a_bit * position_step] != other.voxels[b_bit * position_step]) continue;
+            unsigned int a = kind == 2 ? run_before(mine.first_run, mine.masks.y, bit)
+                                       : run_at(mine.first_run, mine.masks.y, bit);
+            unsigned int b = kind == 1 ? run_before(other.first_run, other.masks.y, bit)
+                                       : run_at(other.first_run, other.masks.y, bit);
+            unite(parents, a, b);
+        }
+    }
+}
+
 // Join all runs that touch: those of neighbouring lines, and where `volume`, of neighbouring slices.
 // `connectivity` counts the axes along which neighbours may differ.
 extern "C" __global__ void __launch_bounds__(THREADS)
-join_runs(unsigned int slices, unsigned int lines, unsigned int length, const uint2* __restrict__ bits,
-          const unsigned int* __restrict__ first, unsigned int* parents, const LABEL* __restrict__ labels,
-          int connectivity, int volume, unsigned long long run_room, const unsigned long long* __restrict__ state) {
+join_runs(const LABEL* __restrict__ voxels, unsigned int slices, unsigned int lines, unsigned int length,
+          long long slice_step, long long line_step, long long position_step, const uint2* __restrict__ bits,
+          const unsigned int* __restrict__ first, unsigned int* parents, int connectivity, int volume,
+          unsigned long long run_room, const unsigned long long* __restrict__ state) {
     if (state[RUNS] > run_room) return;
     unsigned int words = (length + 31) / 32;
     unsigned long long at = (unsigned long long)blockIdx.x * THREADS + threadIdx.x;
     if (at >= (unsigned long long)slices * lines * words) return;
-    uint2 mine = bits[at];
     unsigned int word, line;
     unsigned long long slice = divide(divide(at, words, word), lines, line);
-    unsigned int carry = word > 0 ? bits[at - 1].x >> 31 : 0, here_first = first[at];
-    if (!(mine.x | carry)) return;
+    Word mine = {bits[at], word > 0 ? bits[at - 1].x >> 31 : 0, first[at], 0};
+    if (!(mine.masks.x | mine.carry)) return;
+    mine.voxels = voxels + slice * slice_step + line * line_step + word * 32 * position_step;
     bool same = state[HIGH_LABEL] == ~state[LOW_LABEL];
     int most = !volume || slice == 0 ? 1 : connectivity == 1 ? 2 : 4;
     for (int neighbour = 0; neighbour < most; neighbour++) {  // the line before; in the slice before: this one, both sides
@@ -213,20 +245,10 @@ join_runs(unsigned int slices, unsigned int lines, unsigned int length, const ui
         if (line_change < 0 ? line == 0 : line + line_change >= lines) continue;
         unsigned long long there = at + (long long)line_change * words;
         if (neighbour) there -= (unsigned long long)lines * words;
-        uint2 other = bits[there];
-        unsigned int other_carry = word > 0 ? bits[there - 1].x >> 31 : 0;
-        if (!(other.x | other_carry)) continue;
-        Contacts found = contacts(mine, carry, other, other_carry, connectivity > 1 + (neighbour > 1));
-        unsigned int there_first = first[there];
-        for (int kind = 0; kind < 3; kind++) {
-            unsigned int left = kind == 0 ? found.level : kind == 1 ? found.left : found.right;
-            for (; left; left &= left - 1) {
-                unsigned int bit = __ffs(int(left)) - 1;
-                unsigned int a = kind == 2 ? run_before(here_first, mine.y, bit) : run_at(here_first, mine.y, bit);
-                unsigned int b = kind == 1 ? run_before(there_first, other.y, bit) : run_at(there_first, other.y, bit);
-                if (same || labels[a] == labels[b]) unite(parents, a, b);
-            }
-        }
+        Word other = {bits[there], word > 0 ? bits[there - 1].x >> 31 : 0, first[there], 0};
+        if (!(other.masks.x | other.carry)) continue;
+        other.voxels = mine.voxels + line_change * line_step - (neighbour ? slice_step : 0);
+        join_words(parents, mine, other, position_step, same, connectivity > 1 + (neighbour > 1));
     }
 }
 
@@ -303,6 +325,16 @@ __device__ void add_to_row(unsigned long long* row, const unsigned long long* va
     for (int i = MAXIMA; i < MAXIMA + SUMS; i++) atomicAdd(&row[i], values[i]);
 }
 
+// The same where the slice is known: its columns and the first line come from the component's first run, the sum of
+// slice indices from the count.
+__device__ __forceinline__ void add_slice_values(unsigned long long* row, const unsigned long long* values) {
+    atomicMax(&row[0], values[0]);
+    atomicMax(&row[1], values[1]);
+    atomicMax(&row[3], values[3]);
+#pragma unroll
+    for (int i = MAXIMA; i < MAXIMA + SUMS - 1; i++) atomicAdd(&row[i], values[i]);
+}
+
 // Add every run to the row of its component, which is zeros before. A lane looks at RUNS_PER_LANE runs; those of the component that the
 // warp's first run has are added up in registers, as one component may have all runs.
 // `*_weight` are what a step along an axis adds to the raster position.
@@ -350,4 +382,195 @@ measure_runs(unsigned int lines, unsigned int length, long long slice_weight, lo
         }
         if (lane == 0) add_to_row(rows + main * (unsigned long long)COLUMNS, sums);
     }
+}
+
+#define SLICE_THREADS 512
+#define SHARED_RUNS 3072     // runs of a slice that are joined in shared memory: with three words each, 36 kB
+#define RANKED_BY_COUNTING 512  // components of a slice whose keys are compared each with each
+
+// The words from `begin` to `end` that a warp of a block looks at, of `count` in all.
+__device__ void warp_part(unsigned int count, unsigned int& begin, unsigned int& end) {
+    unsigned int each = ((count + SLICE_THREADS - 1) / SLICE_THREADS) * 32;
+    begin = min(count, threadIdx.x / 32 * each);
+    end = min(count, begin + each);
+}
+
+// Rank of each component of a slice by its key, in place of the key; all keys differ. `marks` has a word for 32 keys.
+__device__ void rank_keys(unsigned int* keys, unsigned int components, unsigned int most_keys, uint2* marks,
+                          unsigned int* sums, unsigned long long* rows, unsigned long long slice_key) {
+    if (components <= RANKED_BY_COUNTING) {
+        unsigned int rank = 0, key = threadIdx.x < components ? keys[threadIdx.x] : 0;
+        if (threadIdx.x < components)
+            for (unsigned int i = 0; i < components; i++) rank += keys[i] < key;
+        __syncthreads();
+        if (threadIdx.x < components) {
+            keys[threadIdx.x] = rank;
+            rows[(unsigned long long)rank * COLUMNS + KEY_COLUMN] = ~(slice_key + key);
+        }
+        return;
+    }
+    unsigned int count = (most_keys - 1) / 32 + 1, begin, end, before, total;
+    for (unsigned int i = threadIdx.x; i < count; i += SLICE_THREADS) marks[i].x = 0;
+    __syncthreads();
+    for (unsigned int i = threadIdx.x; i < components; i += SLICE_THREADS)
+        atomicOr(&marks[keys[i] / 32].x, 1u << keys[i] % 32);
+    __syncthreads();
+    warp_part(count, begin, end);
+    unsigned int mine = 0;
+    for (unsigned int i = begin + threadIdx.x % 32; i < end; i += 32) mine += __popc(marks[i].x);
+    before = scan_warps(mine, sums, total);
+    for (unsigned int row = begin; row < end; row += 32) {
+        unsigned int i = row + threadIdx.x % 32, set = i < end ? __popc(marks[i].x) : 0, with_me = scan_warp(set);
+        if (i < end) marks[i].y = before + with_me - set;
+        before += __shfl_sync(0xffffffffu, with_me, 31);
+    }
+    __syncthreads();
+    for (unsigned int i = threadIdx.x; i < components; i += SLICE_THREADS) {
+        unsigned int key = keys[i];
+        uint2 mark = marks[key / 32];
+        unsigned int rank = mark.y + __popc(mark.x & ((1u << key % 32) - 1));
+        keys[i] = rank;
+        rows[(unsigned long long)rank * COLUMNS + KEY_COLUMN] = ~(slice_key + key);
+    }
+}
+
+// All components of each slice, one block for a slice, rows in raster order. Slices of less than 2**32 voxels.
+// What is known of runs lies in shared memory, or where there are too many of them in a part of `spill`, which has
+// room for three words for each of `run_room` runs. `marks` has room for a word for each of `bits`, and is not read
+// before it is written. state[RUNS] counts only the runs that need `spill`.
+extern "C" __global__ void __launch_bounds__(SLICE_THREADS)
+slice_components(const LABEL* __restrict__ voxels, unsigned int slices, unsigned int lines, unsigned int length,
+                 long long slice_step, long long line_step, long long position_step, long long slice_weight,
+                 long long line_weight, long long position_weight, const uint2* __restrict__ bits, unsigned int* first,
+                 uint2* marks, unsigned int* spill, unsigned long long run_room, int connectivity,
+                 unsigned long long* rows, unsigned long long row_room, unsigned long long* state,
+                 unsigned long long* tiles) {
+    __shared__ unsigned int sums[33], shared_runs[3 * SHARED_RUNS];
+    __shared__ unsigned long long shared_place;
+    unsigned int lane = threadIdx.x % 32, words = (length + 31) / 32, count = lines * words;
+    if (threadIdx.x == 0) shared_place = atomicAdd(&state[RUN_TILES], 1ull);
+    __syncthreads();
+    unsigned long long slice = shared_place;
+    bits += slice * count;
+    first += slice * count;
+    voxels += slice * slice_step;
+
+    // How many runs, and where what is known of them lies
+    unsigned int begin, end, mine = 0, runs;
+    warp_part(count, begin, end);
+    for (unsigned int i = begin + lane; i < end; i += 32) mine += __popc(bits[i].y);
+    unsigned int run = scan_warps(mine, sums, runs);
+    unsigned int* parents = shared_runs;
+    unsigned int room = SHARED_RUNS;
+    if (runs > SHARED_RUNS) {
+        if (threadIdx.x == 0) shared_place = atomicAdd(&state[RUNS], (unsigned long long)runs);
+        __syncthreads();
+        parents = spill + 3 * shared_place;
+        room = runs;
+        if (shared_place + runs > run_room) runs = 0;
+    }
+    unsigned int *numbers = parents + room, *keys = numbers + room;
+
+    // Numbers of the runs before each word
+    if (runs) {
+        for (unsigned int row = begin; row < end; row += 32) {
+            unsigned int i = row + lane, starts = i < end ? __popc(bits[i].y) : 0, with_me = scan_warp(starts);
+            if (i < end) first[i] = run + with_me - starts;
+            run += __shfl_sync(0xffffffffu, with_me, 31);
+        }
+        for (unsigned int i = threadIdx.x; i < runs; i += SLICE_THREADS) parents[i] = i;
+    }
+    __syncthreads();
+
+    // Join the runs of neighbouring lines
+    if (runs) {
+        bool same = state[HIGH_LABEL] == ~state[LOW_LABEL];
+        for (unsigned int i = words + threadIdx.x; i < count; i += SLICE_THREADS) {
+            unsigned int word = i % words, there = i - words;
+            Word here = {bits[i], word > 0 ? bits[i - 1].x >> 31 : 0, 0, 0};
+            Word other = {bits[there], word > 0 ? bits[there - 1].x >> 31 : 0, 0, 0};
+            if (!(here.masks.x | here.carry) || !(other.masks.x | other.carry)) continue;
+            here.first_run = first[i];
+            other.first_run = first[there];
+            here.voxels = voxels + i / words * line_step + word * 32 * position_step;
+            other.voxels = here.voxels - line_step;
+            join_words(parents, here, other, position_step, same, connectivity > 1);
+        }
+    }
+    __syncthreads();
+
+    // Roots, and numbers for them in rising order
+    unsigned int components;
+    warp_part(runs, begin, end);
+    mine = 0;
+    for (unsigned int i = begin + lane; i < end; i += 32) {
+        unsigned int root = find_root(parents, i);
+        parents[i] = root;
+        mine += root == i;
+    }
+    unsigned int number = scan_warps(mine, sums, components);
+    for (unsigned int row = begin; row < end; row += 32) {
+        unsigned int i = row + lane, is_root = i < end && parents[i] == i, with_me = scan_warp(is_root);
+        if (is_root) numbers[i] = number + with_me - 1;
+        number += __shfl_sync(0xffffffffu, with_me, 31);
+    }
+    if (threadIdx.x < 32) {
+        unsigned long long before = look_back(tiles, slice, components);
+        if (threadIdx.x == 0) {
+            shared_place = before;
+            if (slice == slices - 1) state[COMPONENTS] = before + components;
+        }
+    }
+    __syncthreads();
+    if (components == 0 || shared_place + components > row_room) return;
+    rows += shared_place * COLUMNS;
+
+    // Places of their rows; runs come in raster order unless lines lie along the rows of the slice
+    bool turned = line_weight < position_weight;
+    if (turned) {
+        for (unsigned int i = threadIdx.x; i < components; i += SLICE_THREADS) keys[i] = 0xffffffffu;
+        __syncthreads();
+        for (unsigned int i = threadIdx.x; i < count; i += SLICE_THREADS) {
+            unsigned int left = bits[i].y, at = left ? first[i] : 0, word = i % words, line = i / words;
+            for (; left; left &= left - 1, at++) {
+                unsigned int start = word * 32 + __ffs(int(left)) - 1;
+                atomicMin(&keys[numbers[parents[at]]], (unsigned int)(line * line_weight + start * position_weight));
+            }
+        }
+        __syncthreads();
+        rank_keys(keys, components, lines * length, marks + slice * count, sums, rows, slice * slice_weight);
+        __syncthreads();
+    }
+
+    // Sums; a thread adds up what it has of one component before it puts it into the row
+    unsigned long long* row = 0;
+    unsigned long long values[MAXIMA + SUMS];
+    for (unsigned int i = threadIdx.x; i < count; i += SLICE_THREADS) {
+        unsigned int left = bits[i].y, at = left ? first[i] : 0, word = i % words, line = i / words;
+        for (; left; left &= left - 1, at++) {
+            unsigned int bit = __ffs(int(left)) - 1, root = parents[at], place = numbers[root];
+            if (turned) place = keys[place];
+            unsigned long long* my_row = rows + (unsigned long long)place * COLUMNS;
+            unsigned long long start = word * 32 + bit, size = run_length(bits + line * words, words, word, bit);
+            unsigned long long last = start + size - 1;
+            if (my_row != row) {
+                if (row) add_slice_values(row, values);
+                row = my_row;
+                values[0] = values[1] = values[3] = values[7] = values[8] = values[9] = 0;
+            }
+            values[0] = max(values[0], ~start);
+            values[1] = max(values[1], last + 1);
+            values[3] = max(values[3], (unsigned long long)line);
+            values[7] += size;
+            values[8] += (start + last) * size / 2;
+            values[9] += line * size;
+            if (root != at) continue;
+            row[2] = ~(unsigned long long)line;  // the root is the component's first run, so in its first line
+            row[4] = ~slice;
+            row[5] = slice;
+            row[LABEL_COLUMN] = (unsigned long long)voxels[line * line_step + (long long)start * position_step];
+            if (!turned) row[KEY_COLUMN] = ~(slice * slice_weight + line * line_weight + start * position_weight);
+        }
+    }
+    if (row) add_slice_values(row, values);
 }

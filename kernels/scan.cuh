@@ -1,28 +1,36 @@
 // Sums over a block, and over all blocks of a launch in one pass (decoupled look-back: Merrill, Garland, NVR-2016-002).
 
+// Sum of `value` over the lanes of the warp up to and with this one.
+__device__ unsigned int scan_warp(unsigned int value) {
+    for (unsigned int step = 1; step < 32; step *= 2) {
+        unsigned int other = __shfl_up_sync(0xffffffffu, value, step);
+        if (threadIdx.x % 32 >= step) value += other;
+    }
+    return value;
+}
+
 // Sum of `value` over the threads of the block before this one; `total` is the sum over all. Blocks of whole warps.
 // `sums` is 33 words of shared memory; the next use of it needs no barrier of its own.
 __device__ unsigned int scan_block(unsigned int value, unsigned int* sums, unsigned int& total) {
-    unsigned int lane = threadIdx.x % 32, warp = threadIdx.x / 32, warps = blockDim.x / 32, sum = value;
-    for (unsigned int step = 1; step < 32; step *= 2) {
-        unsigned int other = __shfl_up_sync(0xffffffffu, sum, step);
-        if (lane >= step) sum += other;
-    }
+    unsigned int lane = threadIdx.x % 32, warp = threadIdx.x / 32, warps = blockDim.x / 32;
+    unsigned int sum = scan_warp(value);
     __syncthreads();
     if (lane == 31) sums[warp] = sum;
     __syncthreads();
     if (warp == 0) {
-        unsigned int mine = lane < warps ? sums[lane] : 0, all = mine;
-        for (unsigned int step = 1; step < 32; step *= 2) {
-            unsigned int other = __shfl_up_sync(0xffffffffu, all, step);
-            if (lane >= step) all += other;
-        }
+        unsigned int mine = lane < warps ? sums[lane] : 0, all = scan_warp(mine);
         if (lane < warps) sums[lane] = all - mine;
         if (lane == 31) sums[32] = all;
     }
     __syncthreads();
     total = sums[32];
     return sums[warp] + sum - value;
+}
+
+// Sum of the values of all threads of the warps before this one; `total` is that of all. For `value`s per lane.
+__device__ unsigned int scan_warps(unsigned int value, unsigned int* sums, unsigned int& total) {
+    unsigned int mine = __shfl_sync(0xffffffffu, scan_warp(value), 31);
+    return __shfl_sync(0xffffffffu, scan_block(threadIdx.x % 32 ? 0 : mine, sums, total), 0);
 }
 
 // A tile's state: nothing yet (0), its own sum, or the sum up to and with it; the sums take the lower 62 bits.

@@ -23,7 +23,7 @@ from voxtract.backend.cuda_components import find_components
 from voxtract.compute import components as cpu
 from voxtract.compute.components import Extent, Objects
 from voxtract.errors import InvalidInput
-from voxtract.geometry import VIEWS, View
+from voxtract.geometry import VIEWS, Plane, View
 from voxtract.model import Components
 
 pytestmark = pytest.mark.skipif(COMPILER is None, reason="g++ is not on the PATH")
@@ -103,6 +103,46 @@ def test_blocks_that_run_at_once_do_not_disturb_each_other(name: str, seed: int,
     labels = content(name, (70, 67, 20))
     check(HostDevice(seed), labels, view, "slice", 2, "components")
     check(HostDevice(seed), labels, view, "volume", 3, "components")
+
+
+@pytest.mark.parametrize("order", ["F", "C"])
+@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("name", ["noise50", "checkerboard"])
+def test_slices_with_more_runs_than_shared_memory_holds(name: str, seed: int, order: Layout) -> None:
+    """8 000 runs in a slice need the spill, and first more room in it; thousands of components rank by marks."""
+    labels = laid_out(content(name, (128, 127, 2)), order)
+    for reach in (1, 2):
+        check(HostDevice(seed), labels, "axial", "slice", reach, "components")
+
+
+@pytest.mark.parametrize("name", ["atlas", "noise50", "checkerboard"])
+@pytest.mark.parametrize("view", VIEWS)
+def test_rows_of_slices_leave_the_device_in_raster_order(name: str, view: View) -> None:
+    labels = content(name, (70, 50, 5))
+    lattice = module._Lattice.of((2, 1, 0), Plane(view, (70, 50, 5)), "slice")
+    rows = module._Search(HostDevice(1), np.ascontiguousarray(labels.T), lattice, "slice", 1, "components").run()
+    raster = ~rows[:, 6]
+    assert len(raster) > 5
+    assert (raster[1:] > raster[:-1]).all()
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_few_large_slices_are_spread_over_the_device(monkeypatch: pytest.MonkeyPatch, seed: int) -> None:
+    monkeypatch.setattr(module, "_LARGE_SLICE", 1)
+    device = HostDevice(seed, multiprocessors=1000)
+    labels = content("atlas", (128, 90, 5))
+    for view in VIEWS:
+        search = module._Search(
+            device,
+            labels.T,
+            module._Lattice.of((2, 1, 0), Plane(view, labels.shape), "slice"),
+            "slice",
+            1,
+            "components",
+        )
+        assert search._are_slices_few_and_large()
+        check(device, labels, view, "slice", 1, "components")
+        check(device, labels, view, "slice", 2, "components")
 
 
 @pytest.mark.parametrize("columns", [31, 32, 33, 63, 64, 65])

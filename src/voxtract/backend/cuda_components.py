@@ -27,8 +27,12 @@ _STATE = 16  # words of state
 _RUNS, _COMPONENTS = 0, 1
 _COLUMNS = 12
 _THREADS = 256
+_SLICE_THREADS = 512
 _TILE = 4 * _THREADS  # words or runs per tile
 _MOST_RUNS = 2**32 - 2
+
+# A slice of more words is left to the launches that spread it over the device, where slices are too few to fill it.
+_LARGE_SLICE = 1 << 18  # 8 Mvoxel; by reasoning, not measured
 
 _ROWS = 1 << 14  # rows that there is room for at first: 1.5 MB
 _COPIED = 1 << 11  # rows that are copied with the counts: 196 kB
@@ -136,7 +140,22 @@ class _Lattice:
             stop[:, axis] = rows[:, column + 1] + np.uint64(column != 0)
             if total is not None:
                 total[:, axis] = rows[:, sums]
+        if total is not None:  # slice_components leaves out the sum over slice indices, which are all the same
+            axis = self.axes[0]
+            thin = stop[:, axis] - start[:, axis] == 1
+            total[thin, axis] = start[thin, axis] * rows[thin, 7].astype(np.int64)
         return Components(start, stop, rows[:, 11].astype(dtype), rows[:, 7].astype(np.int64), total)
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class _Runs:
+    """What the kernels after the first share: the volume's arguments, its masks and state, room for so many runs."""
+
+    volume: tuple[Any, ...]
+    bits: Array
+    first: Array
+    state: Array
+    room: np.uint64
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -173,46 +192,75 @@ class _Search:
     def _launch_all(self, run_room: int, row_room: int) -> Array:
         """Launch all kernels; gives state and rows in one piece of memory."""
         device, lattice = self.device, self.lattice
-        run_tiles, name_tiles = -(-lattice.words // _TILE), -(-run_room // _TILE)
+        per_slice = self.extent == "slice" and self.objects == "components" and not self._are_slices_few_and_large()
+        run_tiles = lattice.size[0] if per_slice else -(-lattice.words // _TILE)
+        name_tiles = 0 if per_slice else -(-run_room // _TILE)
         memory = device.zeros(_STATE + row_room * _COLUMNS + run_tiles + name_tiles, np.dtype(np.uint64))
-        state, rows = memory[:_STATE], memory[_STATE : _STATE + row_room * _COLUMNS]
-        tiles = memory[_STATE + row_room * _COLUMNS :]
+        state, rows, tiles = (
+            memory[:_STATE],
+            memory[_STATE : _STATE + row_room * _COLUMNS],
+            memory[_STATE + row_room * _COLUMNS :],
+        )
         bits = device.empty((lattice.words, 2), np.dtype(np.uint32))
         first = device.empty(lattice.words, np.dtype(np.uint32))
-        parents, numbers = (device.empty(run_room, np.dtype(np.uint32)) for _ in range(2))
-        places = device.empty(run_room, np.dtype(np.uint64))
-        run_labels = device.empty(run_room, self.data.dtype)
-
-        size = tuple(map(np.uint32, lattice.size))
-        steps, weights = tuple(map(np.int64, lattice.step)), tuple(map(np.int64, lattice.weight))
-        room, per_word = np.uint64(run_room), -(-lattice.words // _THREADS)
-        in_turn = 8 * device.multiprocessors  # blocks that take pieces of work until there are none
-        self._launch("find_runs", per_word, self.data, np.int64(self.data.size), *size, *steps, bits, state)
-        self._launch(
-            "number_runs", min(run_tiles, in_turn),
-            self.data, *size, *steps, bits, first, parents, places, run_labels, room, state, tiles[:run_tiles],
-        )  # fmt: skip
-        if self.objects == "components":
-            volume = np.int32(self.extent == "volume")
-            reach = np.int32(self.connectivity)
-            self._launch("join_runs", per_word, *size, bits, first, parents, run_labels, reach, volume, room, state)
+        volume = (self.data, *map(np.uint32, lattice.size), *map(np.int64, lattice.step))
+        runs = _Runs(volume, bits, first, state, np.uint64(run_room))
+        self._launch("find_runs", -(-lattice.words // _THREADS), *volume, np.int64(self.data.size), bits, state)
+        if per_slice:
+            self._launch_slices(runs, rows, tiles)
         else:
-            slots = device.zeros(1 << run_room.bit_length(), np.dtype(np.uint32))
-            self._launch(
-                "join_labels", min(-(-run_room // _THREADS), in_turn),
-                np.uint64(lattice.size[1] * lattice.line_words), parents, places, run_labels,
-                np.int32(self.extent == "slice"), slots, np.uint64(len(slots) - 1), room, state,
-            )  # fmt: skip
-        self._launch("name_components", min(name_tiles, in_turn), parents, numbers, room, state, tiles[run_tiles:])
-        self._launch(
-            "measure_runs", min(-(-run_room // (8 * _THREADS)), in_turn),
-            *size[1:], *weights, bits, parents, places, run_labels, numbers, rows, room, np.uint64(row_room), state,
-        )  # fmt: skip
+            self._launch_grid(runs, rows, tiles[:run_tiles], tiles[run_tiles:])
         return memory
 
-    def _launch(self, name: str, grid: int, *args: Any) -> None:
-        kernel = compiled(self.device, "components", name, options(self.data.dtype))
-        launch(kernel, grid, _THREADS, args)
+    def _are_slices_few_and_large(self) -> bool:
+        slices = self.lattice.size[0]
+        return slices < self.device.multiprocessors and self.lattice.words // slices > _LARGE_SLICE
+
+    def _launch_slices(self, runs: _Runs, rows: Array, tiles: Array) -> None:
+        device, lattice = self.device, self.lattice
+        marks = device.empty((lattice.words, 2), np.dtype(np.uint32))
+        spill = device.empty(3 * int(runs.room), np.dtype(np.uint32))
+        self._launch(
+            "slice_components", lattice.size[0],
+            *runs.volume, *map(np.int64, lattice.weight), runs.bits, runs.first, marks, spill, runs.room,
+            np.int32(self.connectivity), rows, np.uint64(len(rows) // _COLUMNS), runs.state, tiles,
+            block=_SLICE_THREADS,
+        )  # fmt: skip
+
+    def _launch_grid(self, runs: _Runs, rows: Array, run_tiles: Array, name_tiles: Array) -> None:
+        device, lattice, room = self.device, self.lattice, int(runs.room)
+        parents, numbers = (device.empty(room, np.dtype(np.uint32)) for _ in range(2))
+        places = device.empty(room, np.dtype(np.uint64))
+        run_labels = device.empty(room, self.data.dtype)
+        in_turn = 8 * device.multiprocessors  # blocks that take pieces of work until there are none
+        self._launch(
+            "number_runs", min(len(run_tiles), in_turn),
+            *runs.volume, runs.bits, runs.first, parents, places, run_labels, runs.room, runs.state, run_tiles,
+        )  # fmt: skip
+        if self.objects == "components":
+            self._launch(
+                "join_runs", -(-lattice.words // _THREADS),
+                *runs.volume, runs.bits, runs.first, parents, np.int32(self.connectivity),
+                np.int32(self.extent == "volume"), runs.room, runs.state,
+            )  # fmt: skip
+        else:
+            slots = device.zeros(1 << room.bit_length(), np.dtype(np.uint32))
+            self._launch(
+                "join_labels", min(-(-room // _THREADS), in_turn),
+                np.uint64(lattice.size[1] * lattice.line_words), parents, places, run_labels,
+                np.int32(self.extent == "slice"), slots, np.uint64(len(slots) - 1), runs.room, runs.state,
+            )  # fmt: skip
+        self._launch(
+            "name_components", min(len(name_tiles), in_turn), parents, numbers, runs.room, runs.state, name_tiles
+        )
+        self._launch(
+            "measure_runs", min(-(-room // (8 * _THREADS)), in_turn),
+            *runs.volume[2:4], *map(np.int64, lattice.weight), runs.bits, parents, places, run_labels, numbers, rows,
+            runs.room, np.uint64(len(rows) // _COLUMNS), runs.state,
+        )  # fmt: skip
+
+    def _launch(self, name: str, grid: int, *args: Any, block: int = _THREADS) -> None:
+        launch(compiled(self.device, "components", name, options(self.data.dtype)), grid, block, args)
 
 
 def options(dtype: np.dtype[Any]) -> tuple[str, ...]:
