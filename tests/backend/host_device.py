@@ -49,6 +49,7 @@ class HostDevice:
 
     seed: int = 0
     multiprocessors: int = 3
+    shared_bytes: int = 227 << 10
 
     def empty(self, shape: int | tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray[Any, Any]:
         array = np.empty(shape, dtype)

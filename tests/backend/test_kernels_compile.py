@@ -30,6 +30,10 @@ VARIANTS: dict[str, list[tuple[str, ...]]] = {
         ("-DLABEL=unsigned int", "-DLABEL_BYTES=4"),
         ("-DLABEL=long long", "-DLABEL_BYTES=8"),
     ],
+    "statistics": [
+        *((f"-DSTORED={name}",) for name in ("unsigned char", "short", "int", "float", "double", "unsigned long long")),
+        ("-DSTORED=unsigned short", "-DSTORED_HALF"),
+    ],
     "cut": [
         ("-DSTORED=unsigned char", "-DPIXEL=unsigned char", "-DCOPY"),
         ("-DSTORED=unsigned char", "-DPIXEL=unsigned char", "-DALIGNED"),

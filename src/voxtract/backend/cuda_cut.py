@@ -77,6 +77,16 @@ def options(rule: PixelRule) -> tuple[str, ...]:
     return (*type_options("STORED", _stored(rule)), *type_options("PIXEL", rule.dtype), *copy)
 
 
+def check(data: Array, plane: Plane, first: int, last: int, rule: PixelRule) -> None:
+    """Raise `InvalidInput` where `data` is not the volume that the others speak of, or there are no such slices."""
+    if data.shape != plane.shape or data.dtype != _stored(rule):
+        raise InvalidInput(
+            f"voxels {data.shape} of {data.dtype}, but the plane is of {plane.shape} and the rule of {rule.stored}"
+        )
+    if not 0 <= first <= last <= plane.count:
+        raise InvalidInput(f"slices {first} to {last} of {plane.count} {plane.view} ones; expected 0 <= first <= last")
+
+
 def cut(
     device: Device, data: Array, plane: Plane, first: int, last: int, rule: PixelRule, out: Array | None = None
 ) -> Array:
@@ -105,12 +115,7 @@ def cut(
     -----
     Does not wait for the device. Source of the method: kernels/cut.cu.
     """
-    if data.shape != plane.shape or data.dtype != _stored(rule):
-        raise InvalidInput(
-            f"voxels {data.shape} of {data.dtype}, but the plane is of {plane.shape} and the rule of {rule.stored}"
-        )
-    if not 0 <= first <= last <= plane.count:
-        raise InvalidInput(f"slices {first} to {last} of {plane.count} {plane.view} ones; expected 0 <= first <= last")
+    check(data, plane, first, last, rule)
     shape = (last - first, *plane.size)
     if out is None:
         out = device.empty(shape, rule.dtype)
@@ -133,8 +138,8 @@ def _launch(device: Device, memory: Memory, plane: Plane, first: int, last: int,
         _stored(rule).itemsize,
         rule.dtype.itemsize,
     )
-    wide_out = plane.size[1] * rule.dtype.itemsize % 16 == 0 and _address(out) % 16 == 0
-    aligned = _address(memory.flat) % 16 == 0
+    wide_out = plane.size[1] * rule.dtype.itemsize % 16 == 0 and address(out) % 16 == 0
+    aligned = address(memory.flat) % 16 == 0
     straight = not math.prod(plane.shape) or 1 not in (abs(row), abs(index)) or abs(column) == 1
     name, blocks, places = cut_.straight(aligned, wide_out) if straight else cut_.transposed(aligned)
     if blocks > _MOST_BLOCKS:  # 8e12 pixels of 2 bytes
@@ -229,6 +234,7 @@ def _stored(rule: PixelRule) -> np.dtype[Any]:
     return np.dtype(np.float64) if rule.stored.itemsize > 8 else rule.stored
 
 
-def _address(array: Array) -> int:
+def address(array: Array) -> int:
+    """Give the address of the first element."""
     interface = getattr(array, "__cuda_array_interface__", None) or array.__array_interface__
     return int(interface["data"][0])

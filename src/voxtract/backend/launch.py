@@ -51,6 +51,10 @@ class Device(Protocol):
     def multiprocessors(self) -> int:
         """How many blocks of the largest kind run at once."""
 
+    @property
+    def shared_bytes(self) -> int:
+        """Shared memory that one block can have."""
+
     def empty(self, shape: int | tuple[int, ...], dtype: np.dtype[Any]) -> Array:
         """Memory with whatever is in it."""
 
@@ -229,6 +233,13 @@ class CuPyDevice:
         import cupy
 
         return int(cupy.cuda.Device(self.index).attributes["MultiProcessorCount"])
+
+    @property
+    def shared_bytes(self) -> int:
+        """Shared memory that one block can have."""
+        import cupy
+
+        return int(cupy.cuda.Device(self.index).attributes["MaxSharedMemoryPerBlockOptin"])
 
     def empty(self, shape: int | tuple[int, ...], dtype: np.dtype[Any]) -> Array:
         """See `Device`."""
