@@ -19,8 +19,8 @@
 #define COMPONENTS 1   // how many components
 #define RUN_TILES 2    // tiles of words taken by number_runs
 #define NAME_TILES 3   // tiles of runs taken by name_components
-#define HIGH_LABEL 4   // the highest label
-#define LOW_LABEL 5    // the complement of the lowest one
+#define LABEL_BITS 4   // bits that any label has
+#define LACKED_BITS 5  // bits that any label lacks
 
 // columns of a result row, along the axis of the runs, of the lines and of the slices
 #define MAXIMA 7  // ~first, last + 1; ~first, last; ~first, last; ~raster position of the first voxel
@@ -35,17 +35,77 @@
 
 #define WINDOW (8 * LABEL_BYTES)  // 32-bit words that 32 voxels take
 
-// Voxel `i` of 32 that lie in 32-bit words.
-__device__ LABEL voxel_in(const unsigned int* window, unsigned int i) {
-#if LABEL_BYTES == 8
-    return (LABEL)((unsigned long long)window[2 * i + 1] << 32 | window[2 * i]);
-#else
-    const unsigned int each = 4 / LABEL_BYTES;
-    return (LABEL)(window[i / each] >> i % each * 8 * LABEL_BYTES);
-#endif
+#if LABEL_BYTES < 4
+#define EACH (4 / LABEL_BYTES)  // voxels in a 32-bit word; what follows looks at all of them at once
+#define TOP_BITS (LABEL_BYTES == 1 ? 0x80808080u : 0x80008000u)
+
+// The top bit of each voxel that is not 0, and of each that is foreground.
+__device__ unsigned int not_zero(unsigned int voxels) {
+    return (((voxels & ~TOP_BITS) + ~TOP_BITS) | voxels) & TOP_BITS;
+}
+__device__ unsigned int positive(unsigned int voxels) {
+    return (LABEL)-1 < 0 ? not_zero(voxels) & ~voxels : not_zero(voxels);
 }
 
-// The other way round; the words must have been 0.
+// Top bits side by side. The factor moves the four to bits 28 .. 31, and nothing else there.
+__device__ unsigned int squeeze(unsigned int top) {
+    return LABEL_BYTES == 1 ? (top >> 7) * 0x10204080u >> 28 : (top >> 15 | top >> 30) & 3;
+}
+#endif
+
+// Masks of 32 voxels; `before` is the one before them in the line, 0 at its start. `any_bits` and `all_bits` take in
+// every label: they end up equal where there is but one.
+__device__ uint2 masks_of(const unsigned int* window, LABEL before, unsigned long long& any_bits,
+                          unsigned long long& all_bits) {
+    unsigned int filled = 0, changed = 0;
+#if LABEL_BYTES < 4
+    const unsigned int full = LABEL_BYTES == 1 ? 0xff : 0xffff;  // times a voxel's lowest bit: all its bits
+    unsigned int last = (unsigned int)before << (32 - 8 * LABEL_BYTES), any = 0, all = 0xffffffffu;
+#pragma unroll
+    for (unsigned int i = 0; i < WINDOW; i++) {
+        unsigned int voxels = window[i], labels = positive(voxels);
+        unsigned int covered = (labels >> (8 * LABEL_BYTES - 1)) * full;
+        filled |= squeeze(labels) << i * EACH;
+        changed |= squeeze(not_zero(voxels ^ __funnelshift_l(last, voxels, 8 * LABEL_BYTES))) << i * EACH;
+        any |= voxels & covered;
+        all &= voxels | ~covered;
+        last = voxels;
+    }
+    for (unsigned int shift = 16; shift >= 8 * LABEL_BYTES; shift /= 2) {
+        any |= any >> shift;
+        all &= all >> shift;
+    }
+    any_bits = any & full;
+    all_bits = all & full;
+#else
+    any_bits = 0;
+    all_bits = ~0ull;
+#pragma unroll
+    for (unsigned int i = 0; i < 32; i++) {
+#if LABEL_BYTES == 8
+        LABEL value = (LABEL)((unsigned long long)window[2 * i + 1] << 32 | window[2 * i]);
+#else
+        LABEL value = (LABEL)window[i];
+#endif
+        filled |= (unsigned int)(value > 0) << i;
+        changed |= (unsigned int)(value != before) << i;
+        any_bits |= value > 0 ? (unsigned long long)value : 0;
+        all_bits &= value > 0 ? (unsigned long long)value : ~0ull;
+        before = value;
+    }
+#endif
+    return make_uint2(filled, filled & changed);
+}
+
+// Set the voxels from `filled` on, of 32, to 0.
+__device__ void clear_from(unsigned int* window, unsigned int filled) {
+    unsigned int bits = filled * 8 * LABEL_BYTES;
+#pragma unroll
+    for (unsigned int i = 0; i < WINDOW; i++)
+        if (bits < 32 * i + 32) window[i] &= bits <= 32 * i ? 0 : (1u << bits % 32) - 1;
+}
+
+// Put a voxel into its place of 32; the words must have been 0.
 __device__ void put_voxel(unsigned int* window, unsigned int i, LABEL value) {
 #if LABEL_BYTES == 8
     window[2 * i] = (unsigned int)value;
@@ -87,7 +147,7 @@ __device__ bool window_fits(const LABEL* voxels, long long count, long long from
     return low >= (unsigned long long)voxels && high <= (unsigned long long)(voxels + count);
 }
 
-// Masks of every word of the volume, and the range of its labels. One thread makes one word.
+// Masks of every word of the volume, and whether it has more than one label. One thread makes one word.
 // Lines along the memory: position_step is 1, threads follow the words. Lines across it (slices == the fastest
 // axis): threads follow the slices, so that neighbouring threads read neighbouring voxels.
 extern "C" __global__ void __launch_bounds__(THREADS)
@@ -109,6 +169,7 @@ find_runs(const LABEL* __restrict__ voxels, unsigned int slices, unsigned int li
     unsigned int window[WINDOW], any = 0;
     if (!across && window_fits(voxels, count, from)) {
         load_window(voxels, from, window);
+        if (filled < 32) clear_from(window, filled);
     } else {
 #pragma unroll
         for (unsigned int i = 0; i < WINDOW; i++) window[i] = 0;
@@ -121,23 +182,11 @@ find_runs(const LABEL* __restrict__ voxels, unsigned int slices, unsigned int li
 
     uint2 masks = make_uint2(0, 0);
     if (any) {
-        LABEL before = word ? voxels[from - position_step] : (LABEL)0, high = 0, low = 0;
-#pragma unroll
-        for (unsigned int i = 0; i < 32; i++) {
-            LABEL value = voxel_in(window, i);
-            if (value > 0 && i < filled) {
-                masks.x |= 1u << i;
-                if (value != before) masks.y |= 1u << i;
-                high = max(high, value);
-                low = low == 0 ? value : min(low, value);
-            }
-            before = value;
-        }
-        volatile unsigned long long* known = state;
-        if (high > 0 && (unsigned long long)high > known[HIGH_LABEL])
-            atomicMax(&state[HIGH_LABEL], (unsigned long long)high);
-        if (high > 0 && ~(unsigned long long)low > known[LOW_LABEL])
-            atomicMax(&state[LOW_LABEL], ~(unsigned long long)low);
+        unsigned long long any_bits, all_bits;
+        masks = masks_of(window, word ? voxels[from - position_step] : (LABEL)0, any_bits, all_bits);
+        volatile unsigned long long* known = state;  // mostly nothing new: reading is cheaper than an atomic
+        if (masks.x && any_bits & ~known[LABEL_BITS]) atomicOr(&state[LABEL_BITS], any_bits);
+        if (masks.x && ~all_bits & ~known[LACKED_BITS]) atomicOr(&state[LACKED_BITS], ~all_bits);
     }
     bits[across ? ((unsigned long long)slice * lines + line) * words + word : thread] = masks;
 }
@@ -224,7 +273,7 @@ __device__ __forceinline__ void join_words(unsigned int* parents, const Word& mi
 
 // Join all runs that touch: those of neighbouring lines, and where `volume`, of neighbouring slices.
 // `connectivity` counts the axes along which neighbours may differ.
-extern "C" __global__ void __launch_bounds__(THREADS)
+extern "C" __global__ void __launch_bounds__(THREADS, 6)
 join_runs(const LABEL* __restrict__ voxels, unsigned int slices, unsigned int lines, unsigned int length,
           long long slice_step, long long line_step, long long position_step, const uint2* __restrict__ bits,
           const unsigned int* __restrict__ first, unsigned int* parents, int connectivity, int volume,
@@ -238,7 +287,7 @@ join_runs(const LABEL* __restrict__ voxels, unsigned int slices, unsigned int li
     Word mine = {bits[at], word > 0 ? bits[at - 1].x >> 31 : 0, first[at], 0};
     if (!(mine.masks.x | mine.carry)) return;
     mine.voxels = voxels + slice * slice_step + line * line_step + word * 32 * position_step;
-    bool same = state[HIGH_LABEL] == ~state[LOW_LABEL];
+    bool same = !(state[LABEL_BITS] & state[LACKED_BITS]);
     int most = !volume || slice == 0 ? 1 : connectivity == 1 ? 2 : 4;
     for (int neighbour = 0; neighbour < most; neighbour++) {  // the line before; in the slice before: this one, both sides
         int line_change = neighbour == 3 ? 1 : neighbour == 1 ? 0 : -1;
@@ -255,20 +304,21 @@ join_runs(const LABEL* __restrict__ voxels, unsigned int slices, unsigned int li
 // Join all runs of one label, or where `by_slice`, of one label in one slice. `slots` is a hash table of run numbers
 // + 1 with open addressing, zeros before; its size is a power of two above `run_room`.
 extern "C" __global__ void __launch_bounds__(THREADS)
-join_labels(unsigned long long slice_words, unsigned int* parents, const unsigned long long* __restrict__ places,
+join_labels(unsigned int slice_words, unsigned int* parents, const unsigned long long* __restrict__ places,
             const LABEL* __restrict__ labels, int by_slice, unsigned int* slots, unsigned long long slot_mask,
             unsigned long long run_room, const unsigned long long* __restrict__ state) {
     if (state[RUNS] > run_room) return;
     for (unsigned long long run = (unsigned long long)blockIdx.x * THREADS + threadIdx.x; run < state[RUNS];
          run += (unsigned long long)gridDim.x * THREADS) {
         LABEL label = labels[run];
-        unsigned long long slice = by_slice ? places[run] / 32 / slice_words : 0;
+        unsigned int rest;
+        unsigned long long slice = by_slice ? divide(places[run] / 32, slice_words, rest) : 0;
         unsigned long long hash = ((unsigned long long)label ^ slice << 32) * 0x9E3779B97F4A7C15ull;
         for (hash ^= hash >> 29;; hash++) {
             unsigned int other = atomicCAS(&slots[hash & slot_mask], 0u, (unsigned int)run + 1);
             if (other == 0) break;
             other--;
-            if (labels[other] != label || (by_slice && places[other] / 32 / slice_words != slice)) continue;
+            if (labels[other] != label || (by_slice && divide(places[other] / 32, slice_words, rest) != slice)) continue;
             unite(parents, other, (unsigned int)run);
             break;
         }
@@ -325,14 +375,20 @@ __device__ void add_to_row(unsigned long long* row, const unsigned long long* va
     for (int i = MAXIMA; i < MAXIMA + SUMS; i++) atomicAdd(&row[i], values[i]);
 }
 
-// The same where the slice is known: its columns and the first line come from the component's first run, the sum of
-// slice indices from the count.
-__device__ __forceinline__ void add_slice_values(unsigned long long* row, const unsigned long long* values) {
-    atomicMax(&row[0], values[0]);
-    atomicMax(&row[1], values[1]);
-    atomicMax(&row[3], values[3]);
-#pragma unroll
-    for (int i = MAXIMA; i < MAXIMA + SUMS - 1; i++) atomicAdd(&row[i], values[i]);
+// What one thread of slice_components knows of one component. The slice, the first line and the raster position are
+// put into the row by the component's first run; the sum of slice indices follows from the count.
+struct Part {
+    unsigned int start, stop, last_line, count;
+    unsigned long long position_sum, line_sum;
+};
+
+__device__ __forceinline__ void add_part(unsigned long long* row, const Part& part) {
+    atomicMax(&row[0], ~(unsigned long long)part.start);
+    atomicMax(&row[1], (unsigned long long)part.stop);
+    atomicMax(&row[3], (unsigned long long)part.last_line);
+    atomicAdd(&row[7], (unsigned long long)part.count);
+    atomicAdd(&row[8], part.position_sum);
+    atomicAdd(&row[9], part.line_sum);
 }
 
 // Add every run to the row of its component, which is zeros before. A lane looks at RUNS_PER_LANE runs; those of the component that the
@@ -384,9 +440,14 @@ measure_runs(unsigned int lines, unsigned int length, long long slice_weight, lo
     }
 }
 
-#define SLICE_THREADS 512
+#define SLICE_THREADS 384
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 800
+#define SLICE_BLOCKS 2  // on a multiprocessor at once
+#else
+#define SLICE_BLOCKS 3
+#endif
 #define SHARED_RUNS 3072     // runs of a slice that are joined in shared memory: with three words each, 36 kB
-#define RANKED_BY_COUNTING 512  // components of a slice whose keys are compared each with each
+#define LISTED 2048          // words with foreground that are listed, so that the others are looked at once only
 
 // The words from `begin` to `end` that a warp of a block looks at, of `count` in all.
 __device__ void warp_part(unsigned int count, unsigned int& begin, unsigned int& end) {
@@ -395,10 +456,11 @@ __device__ void warp_part(unsigned int count, unsigned int& begin, unsigned int&
     end = min(count, begin + each);
 }
 
-// Rank of each component of a slice by its key, in place of the key; all keys differ. `marks` has a word for 32 keys.
+// Rank of each component of a slice by its key, in place of the key; all keys differ. Few of them are compared each
+// with each, many become marks whose prefix sums are the ranks. `marks` has a word for 32 keys.
 __device__ void rank_keys(unsigned int* keys, unsigned int components, unsigned int most_keys, uint2* marks,
                           unsigned int* sums, unsigned long long* rows, unsigned long long slice_key) {
-    if (components <= RANKED_BY_COUNTING) {
+    if (components <= SLICE_THREADS) {
         unsigned int rank = 0, key = threadIdx.x < components ? keys[threadIdx.x] : 0;
         if (threadIdx.x < components)
             for (unsigned int i = 0; i < components; i++) rank += keys[i] < key;
@@ -438,17 +500,20 @@ __device__ void rank_keys(unsigned int* keys, unsigned int components, unsigned 
 // What is known of runs lies in shared memory, or where there are too many of them in a part of `spill`, which has
 // room for three words for each of `run_room` runs. `marks` has room for a word for each of `bits`, and is not read
 // before it is written. state[RUNS] counts only the runs that need `spill`.
-extern "C" __global__ void __launch_bounds__(SLICE_THREADS)
+extern "C" __global__ void __launch_bounds__(SLICE_THREADS, SLICE_BLOCKS)
 slice_components(const LABEL* __restrict__ voxels, unsigned int slices, unsigned int lines, unsigned int length,
                  long long slice_step, long long line_step, long long position_step, long long slice_weight,
                  long long line_weight, long long position_weight, const uint2* __restrict__ bits, unsigned int* first,
                  uint2* marks, unsigned int* spill, unsigned long long run_room, int connectivity,
                  unsigned long long* rows, unsigned long long row_room, unsigned long long* state,
                  unsigned long long* tiles) {
-    __shared__ unsigned int sums[33], shared_runs[3 * SHARED_RUNS];
+    __shared__ unsigned int sums[33], shared_runs[3 * SHARED_RUNS], list[LISTED], listed;
     __shared__ unsigned long long shared_place;
     unsigned int lane = threadIdx.x % 32, words = (length + 31) / 32, count = lines * words;
-    if (threadIdx.x == 0) shared_place = atomicAdd(&state[RUN_TILES], 1ull);
+    if (threadIdx.x == 0) {
+        shared_place = atomicAdd(&state[RUN_TILES], 1ull);
+        listed = 0;
+    }
     __syncthreads();
     unsigned long long slice = shared_place;
     bits += slice * count;
@@ -458,6 +523,7 @@ slice_components(const LABEL* __restrict__ voxels, unsigned int slices, unsigned
     // How many runs, and where what is known of them lies
     unsigned int begin, end, mine = 0, runs;
     warp_part(count, begin, end);
+#pragma unroll 8
     for (unsigned int i = begin + lane; i < end; i += 32) mine += __popc(bits[i].y);
     unsigned int run = scan_warps(mine, sums, runs);
     unsigned int* parents = shared_runs;
@@ -471,28 +537,46 @@ slice_components(const LABEL* __restrict__ voxels, unsigned int slices, unsigned
     }
     unsigned int *numbers = parents + room, *keys = numbers + room;
 
-    // Numbers of the runs before each word
+    // Numbers of the runs before each word; which words have foreground, or a run that ends just before them
     if (runs) {
+        unsigned int carry = begin > 0 && begin < end ? bits[begin - 1].x >> 31 : 0;
+#pragma unroll 4
         for (unsigned int row = begin; row < end; row += 32) {
-            unsigned int i = row + lane, starts = i < end ? __popc(bits[i].y) : 0, with_me = scan_warp(starts);
-            if (i < end) first[i] = run + with_me - starts;
+            unsigned int i = row + lane;
+            uint2 masks = i < end ? bits[i] : make_uint2(0, 0);
+            if (!__ballot_sync(0xffffffffu, masks.x || (lane == 0 && carry))) continue;
+            unsigned int starts = __popc(masks.y), with_me = scan_warp(starts), ends = masks.x >> 31;
+            unsigned int ends_before = __shfl_up_sync(0xffffffffu, ends, 1);
+            bool used = i < end && (masks.x || (lane ? ends_before : carry));
+            unsigned int all_used = __ballot_sync(0xffffffffu, used), place = 0;
+            if (lane == 0) place = atomicAdd(&listed, __popc(all_used));
+            place = __shfl_sync(0xffffffffu, place, 0) + __popc(all_used & ((1u << lane) - 1));
+            if (used) first[i] = run + with_me - starts;
+            if (used && place < LISTED) list[place] = i;
             run += __shfl_sync(0xffffffffu, with_me, 31);
+            carry = __shfl_sync(0xffffffffu, ends, 31);
         }
         for (unsigned int i = threadIdx.x; i < runs; i += SLICE_THREADS) parents[i] = i;
     }
     __syncthreads();
+    bool by_list = listed <= LISTED;
+    unsigned int to_look_at = by_list ? listed : count;
 
     // Join the runs of neighbouring lines
     if (runs) {
-        bool same = state[HIGH_LABEL] == ~state[LOW_LABEL];
-        for (unsigned int i = words + threadIdx.x; i < count; i += SLICE_THREADS) {
-            unsigned int word = i % words, there = i - words;
-            Word here = {bits[i], word > 0 ? bits[i - 1].x >> 31 : 0, 0, 0};
-            Word other = {bits[there], word > 0 ? bits[there - 1].x >> 31 : 0, 0, 0};
+        bool same = !(state[LABEL_BITS] & state[LACKED_BITS]);
+        for (unsigned int turn = threadIdx.x; turn < to_look_at; turn += SLICE_THREADS) {
+            unsigned int i = by_list ? list[turn] : turn;
+            if (i < words) continue;
+            unsigned int there = i - words;
+            Word here = {bits[i], bits[i - 1].x >> 31, 0, 0};
+            Word other = {bits[there], there > 0 ? bits[there - 1].x >> 31 : 0, 0, 0};
             if (!(here.masks.x | here.carry) || !(other.masks.x | other.carry)) continue;
+            unsigned int line = i / words, word = i - line * words;
+            if (word == 0) here.carry = other.carry = 0;
             here.first_run = first[i];
             other.first_run = first[there];
-            here.voxels = voxels + i / words * line_step + word * 32 * position_step;
+            here.voxels = voxels + line * line_step + word * 32 * position_step;
             other.voxels = here.voxels - line_step;
             join_words(parents, here, other, position_step, same, connectivity > 1);
         }
@@ -530,8 +614,10 @@ slice_components(const LABEL* __restrict__ voxels, unsigned int slices, unsigned
     if (turned) {
         for (unsigned int i = threadIdx.x; i < components; i += SLICE_THREADS) keys[i] = 0xffffffffu;
         __syncthreads();
-        for (unsigned int i = threadIdx.x; i < count; i += SLICE_THREADS) {
-            unsigned int left = bits[i].y, at = left ? first[i] : 0, word = i % words, line = i / words;
+        for (unsigned int turn = threadIdx.x; turn < to_look_at; turn += SLICE_THREADS) {
+            unsigned int i = by_list ? list[turn] : turn, left = bits[i].y;
+            if (!left) continue;
+            unsigned int at = first[i], line = i / words, word = i - line * words;
             for (; left; left &= left - 1, at++) {
                 unsigned int start = word * 32 + __ffs(int(left)) - 1;
                 atomicMin(&keys[numbers[parents[at]]], (unsigned int)(line * line_weight + start * position_weight));
@@ -544,26 +630,27 @@ slice_components(const LABEL* __restrict__ voxels, unsigned int slices, unsigned
 
     // Sums; a thread adds up what it has of one component before it puts it into the row
     unsigned long long* row = 0;
-    unsigned long long values[MAXIMA + SUMS];
-    for (unsigned int i = threadIdx.x; i < count; i += SLICE_THREADS) {
-        unsigned int left = bits[i].y, at = left ? first[i] : 0, word = i % words, line = i / words;
+    Part part = {};
+    for (unsigned int turn = threadIdx.x; turn < to_look_at; turn += SLICE_THREADS) {
+        unsigned int i = by_list ? list[turn] : turn, left = bits[i].y;
+        if (!left) continue;
+        unsigned int at = first[i], line = i / words, word = i - line * words;
         for (; left; left &= left - 1, at++) {
             unsigned int bit = __ffs(int(left)) - 1, root = parents[at], place = numbers[root];
             if (turned) place = keys[place];
             unsigned long long* my_row = rows + (unsigned long long)place * COLUMNS;
-            unsigned long long start = word * 32 + bit, size = run_length(bits + line * words, words, word, bit);
-            unsigned long long last = start + size - 1;
+            unsigned int start = word * 32 + bit, size = run_length(bits + line * words, words, word, bit);
             if (my_row != row) {
-                if (row) add_slice_values(row, values);
+                if (row) add_part(row, part);
                 row = my_row;
-                values[0] = values[1] = values[3] = values[7] = values[8] = values[9] = 0;
+                part = {start, 0, 0, 0, 0, 0};
             }
-            values[0] = max(values[0], ~start);
-            values[1] = max(values[1], last + 1);
-            values[3] = max(values[3], (unsigned long long)line);
-            values[7] += size;
-            values[8] += (start + last) * size / 2;
-            values[9] += line * size;
+            part.start = min(part.start, start);
+            part.stop = max(part.stop, start + size);
+            part.last_line = max(part.last_line, line);
+            part.count += size;
+            part.position_sum += (2ull * start + size - 1) * size / 2;
+            part.line_sum += (unsigned long long)line * size;
             if (root != at) continue;
             row[2] = ~(unsigned long long)line;  // the root is the component's first run, so in its first line
             row[4] = ~slice;
@@ -572,5 +659,5 @@ slice_components(const LABEL* __restrict__ voxels, unsigned int slices, unsigned
             if (!turned) row[KEY_COLUMN] = ~(slice * slice_weight + line * line_weight + start * position_weight);
         }
     }
-    if (row) add_slice_values(row, values);
+    if (row) add_part(row, part);
 }

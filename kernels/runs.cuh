@@ -5,14 +5,23 @@
 // order slice, line, position, `words` to a line; bits past the end of a line are 0. Runs are numbered in the
 // order of their start bits, so that the number of the run at a voxel is a prefix sum and a population count.
 
-// Volumes below 2**32 words keep to 32-bit division, which is several times as fast.
+// Below 2**32 words, which is below 137 Gvoxel, this is a 32-bit division. Above, bit by bit, slowly: the compiler's own
+// 64-bit division is a call, for which registers would be saved in every kernel.
 __device__ unsigned long long divide(unsigned long long value, unsigned int by, unsigned int& rest) {
-    if (value >> 32) {
-        rest = (unsigned int)(value % by);
-        return value / by;
+    if (value >> 32 == 0) {
+        rest = (unsigned int)value % by;
+        return (unsigned int)value / by;
     }
-    rest = (unsigned int)value % by;
-    return (unsigned int)value / by;
+    unsigned long long quotient = 0, left = 0;
+#pragma unroll 1
+    for (int bit = 63; bit >= 0; bit--) {
+        left = left << 1 | (value >> bit & 1);
+        if (left < by) continue;
+        left -= by;
+        quotient |= 1ull << bit;
+    }
+    rest = (unsigned int)left;
+    return quotient;
 }
 
 // Root of a run. Roots are the lowest number of their set; parents are never higher than their children.

@@ -27,7 +27,7 @@ _STATE = 16  # words of state
 _RUNS, _COMPONENTS = 0, 1
 _COLUMNS = 12
 _THREADS = 256
-_SLICE_THREADS = 512
+_SLICE_THREADS = 384
 _TILE = 4 * _THREADS  # words or runs per tile
 _MOST_RUNS = 2**32 - 2
 
@@ -247,7 +247,7 @@ class _Search:
             slots = device.zeros(1 << room.bit_length(), np.dtype(np.uint32))
             self._launch(
                 "join_labels", min(-(-room // _THREADS), in_turn),
-                np.uint64(lattice.size[1] * lattice.line_words), parents, places, run_labels,
+                np.uint32(lattice.size[1] * lattice.line_words), parents, places, run_labels,
                 np.int32(self.extent == "slice"), slots, np.uint64(len(slots) - 1), runs.room, runs.state,
             )  # fmt: skip
         self._launch(
