@@ -49,6 +49,10 @@ class CUDABackend:
     index : int
         Which device, of those that ``CUDA_VISIBLE_DEVICES`` leaves.
 
+    Notes
+    -----
+    Its streams do not wait for others: what somebody else put on the device must be complete before it is given here.
+
     Raises
     ------
     BackendUnavailable
