@@ -180,6 +180,7 @@ def fake_cupy(machine: Machine) -> ModuleType:
 
     module: Any = ModuleType("cupy")
     module.__spec__ = ModuleSpec("cupy", None)
+    module.__version__ = "14.2.0"
     module.empty, module.zeros = allocate(emulator.empty), allocate(emulator.zeros)
     module.ascontiguousarray = lambda a: a if a.flags.c_contiguous else Array(np.ascontiguousarray(a.host), machine)
     module.asnumpy = lambda array: array.host.copy()

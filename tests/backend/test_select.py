@@ -44,8 +44,11 @@ REASONS: list[tuple[dict[str, Any], str]] = [
     ({"driver": 12040}, TOO_OLD),
     ({"devices": 0}, "there is no CUDA device: see what nvidia-smi lists"),
     ({"no_device": "cudaErrorNoDevice: no device"}, r"no CUDA device can be used \(cudaErrorNoDevice: no device\)"),
-    ({"compiles": False}, r"do not compile or run on Pretended device, 2 GB: cut\.cu\(1\): error: .*update the driver"),
-    ({"largest": 4}, r"do not compile or run on Pretended device, 2 GB: out of memory"),
+    (
+        {"compiles": False},
+        r"do not compile or run on Pretended device, 2 GB, CuPy 14\.2\.0: cut\.cu\(1\): error: .*update the driver",
+    ),
+    ({"largest": 4}, r"do not compile or run on Pretended device, 2 GB, CuPy 14\.2\.0: out of memory"),
 ]
 
 
@@ -100,7 +103,7 @@ def test_a_device_by_its_index(monkeypatch: pytest.MonkeyPatch) -> None:
     assert chosen.name == "cuda"
     assert machine.used == {1}
     assert select("auto", 1) is chosen
-    assert cuda_state() == (True, "Pretended device, 2 GB")
-    assert examine()["backends"]["cuda"] == {"available": True, "note": "Pretended device, 2 GB"}
+    assert cuda_state() == (True, "Pretended device, 2 GB, CuPy 14.2.0")
+    assert examine()["backends"]["cuda"] == {"available": True, "note": "Pretended device, 2 GB, CuPy 14.2.0"}
     with pytest.raises(BackendUnavailable, match="there is no device 2, only 0 to 1"):
         select("cuda", 2)

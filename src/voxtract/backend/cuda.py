@@ -78,9 +78,10 @@ class CUDABackend:
 
     @property
     def description(self) -> str:
-        """Name of the device and its memory."""
+        """Name of the device, its memory, and the CuPy that drives it."""
         properties = self._cupy.cuda.runtime.getDeviceProperties(self._index)
-        return f"{properties['name'].decode()}, {properties['totalGlobalMem'] / 1e9:.0f} GB"
+        memory_gb = properties["totalGlobalMem"] / 1e9
+        return f"{properties['name'].decode()}, {memory_gb:.0f} GB, CuPy {self._cupy.__version__}"
 
     def to_device(self, data: NDArray[Any]) -> Any:
         """Bring voxels (x, y, z) to the device; where they do not fit, return them as they are, to be done in slabs.
@@ -355,13 +356,13 @@ def absence(index: int) -> str | None:
         import cupy
 
         driver = cupy.cuda.runtime.driverGetVersion()
+        needed = cupy.cuda.runtime.runtimeGetVersion()
     except ImportError as why:
         return (
             f"CuPy is installed but does not load ({_first_line(why)}): reinstall voxtract[cuda13] or voxtract[cuda12]"
         )
     if not driver:
         return "no NVIDIA driver is loaded: install one, and in a container pass the GPU in (--gpus all)"
-    needed = cupy.cuda.runtime.runtimeGetVersion()
     if driver // 1000 < needed // 1000:
         return (
             f"the NVIDIA driver is too old: it knows CUDA {_version(driver)}, CuPy needs CUDA {_version(needed)}; "
