@@ -115,9 +115,9 @@ inline void switch_to(Context& from, Context& to, const void* stack, size_t size
 
 enum class State : unsigned char { ready, at_barrier, at_warp, done };
 
-struct Meeting {  // lanes of one warp that meet at a *_sync function
-    unsigned mask, arrived, left;
-    int kind;
+struct Meeting {  // lanes of one warp that meet at a *_sync function; those that have not yet taken its result are left
+    unsigned mask = 0, arrived = 0, left = 0;
+    int kind = 0;
     uint64_t values[32];
 };
 
@@ -143,6 +143,7 @@ struct Block {
 };
 
 static Block* block = nullptr;
+static Block* resident = nullptr;  // whose __shared__ variables are in place
 static Thread* thread = nullptr;
 static char message[512];
 static bool failed = false;
@@ -178,7 +179,7 @@ inline void finished() {
     unsigned warp = thread->number / 32;
     block->warp_alive[warp] &= ~(1u << thread->number % 32);
     for (auto& meeting : block->meetings[warp])  // who waits for a thread that has returned waits no longer
-        if (!meeting->left && meeting->arrived == (meeting->mask & block->warp_alive[warp]))
+        if (meeting->arrived && !meeting->left && meeting->arrived == (meeting->mask & block->warp_alive[warp]))
             release_meeting(*meeting, warp);
 }
 
@@ -215,7 +216,9 @@ inline void prepare(Thread& it) {
 // Redzones of the address sanitizer lie between shared variables, so these two are not instrumented.
 __attribute__((no_sanitize("address", "undefined"))) inline void copy_shared(unsigned char* to, const unsigned char* from,
                                                                              size_t size) {
-    for (size_t i = 0; i < size; i++) static_cast<volatile unsigned char*>(to)[i] = from[i];
+    size_t i = 0;
+    for (; i + 8 <= size; i += 8) *(volatile uint64_t*)(to + i) = *(const uint64_t*)(from + i);
+    for (; i < size; i++) static_cast<volatile unsigned char*>(to)[i] = from[i];
 }
 inline size_t shared_size() { return __stop_emulated_shared - __start_emulated_shared; }
 
@@ -228,9 +231,10 @@ inline void begin(Block& it, unsigned long long number, size_t dynamic_bytes) {
     it.threads.resize(size);
     it.warp_alive.assign((size + 31) / 32, ~0u);
     if (size % 32) it.warp_alive.back() = (1u << size % 32) - 1;
-    it.meetings.clear();
     it.meetings.resize(it.warp_alive.size());
+    for (auto& warp : it.meetings) warp.clear();
     it.fixed.assign(shared_size(), POISON);
+    if (resident == &it) resident = nullptr;
     it.dynamic.reset(new unsigned char[dynamic_bytes]);
     memset(it.dynamic.get(), POISON, dynamic_bytes);
     for (unsigned i = 0; i < size; i++) {
@@ -271,7 +275,11 @@ inline bool open_barrier(Block& it) {
 inline bool sweep(Block& it, std::vector<unsigned>& order) {
     block = &it;
     blockIdx = it.index;
-    copy_shared(__start_emulated_shared, it.fixed.data(), it.fixed.size());
+    if (resident != &it) {
+        if (resident) copy_shared(resident->fixed.data(), __start_emulated_shared, resident->fixed.size());
+        copy_shared(__start_emulated_shared, it.fixed.data(), it.fixed.size());
+        resident = &it;
+    }
     if (seed) std::shuffle(order.begin(), order.end(), chance);
     bool moved = false;
     for (unsigned i : order) {
@@ -284,7 +292,6 @@ inline bool sweep(Block& it, std::vector<unsigned>& order) {
         if (failed) break;
     }
     if (!failed) moved |= open_barrier(it);
-    copy_shared(it.fixed.data(), __start_emulated_shared, it.fixed.size());
     return moved;
 }
 
@@ -311,7 +318,8 @@ inline const char* launch(const unsigned* grid, const unsigned* block_size, size
     std::vector<unsigned> order;
     for (unsigned i = 0; i < size; i++) order.push_back(i);
     static Block slots[3];
-    std::vector<Block*> resident;
+    std::vector<Block*> in_flight;
+    resident = nullptr;
     auto bring = [&](Block* into) {
         begin(*into, seed ? numbers[next] : next, dynamic_bytes);
         next++;
@@ -319,11 +327,11 @@ inline const char* launch(const unsigned* grid, const unsigned* block_size, size
     for (Block& it : slots) {
         if (next == total || (!seed && next)) break;
         bring(&it);
-        resident.push_back(&it);
+        in_flight.push_back(&it);
     }
-    while (!resident.empty() && !failed) {
-        size_t chosen = seed ? chance() % resident.size() : 0;
-        Block* it = resident[chosen];
+    while (!in_flight.empty() && !failed) {
+        size_t chosen = seed ? chance() % in_flight.size() : 0;
+        Block* it = in_flight[chosen];
         if (!sweep(*it, order) && it->alive && !failed) {
             unsigned at_warp = 0;
             for (Thread& one : it->threads) at_warp += one.state == State::at_warp;
@@ -334,7 +342,7 @@ inline const char* launch(const unsigned* grid, const unsigned* block_size, size
         }
         if (!it->alive && !failed) {
             if (next < total) bring(it);
-            else resident.erase(resident.begin() + chosen);
+            else in_flight.erase(in_flight.begin() + chosen);
         }
     }
     for (Block& it : slots) it.dynamic.reset();
@@ -374,12 +382,16 @@ template <class Use> auto meet(int kind, unsigned mask, uint64_t value, Use use)
     auto& open = block->meetings[warp];
     Meeting* mine = nullptr;
     for (auto& it : open)
-        if (!it->left && it->mask == mask && it->kind == kind && !(it->arrived >> lane & 1)) mine = it.get();
+        if (it->arrived && !it->left && it->mask == mask && it->kind == kind && !(it->arrived >> lane & 1))
+            mine = it.get();
+    for (auto& it : open)
+        if (!mine && !it->arrived) mine = it.get();  // one that is over
     if (!mine) {
-        open.emplace_back(new Meeting{mask, 0, 0, kind, {}});
+        open.emplace_back(new Meeting);
         mine = open.back().get();
-        std::fill_n(mine->values, 32, 0xA5A5A5A5A5A5A5A5u);
     }
+    mine->mask = mask;
+    mine->kind = kind;
     mine->arrived |= 1u << lane;
     mine->values[lane] = value;
     if (mine->arrived == (mask & block->warp_alive[warp])) {
@@ -390,10 +402,7 @@ template <class Use> auto meet(int kind, unsigned mask, uint64_t value, Use use)
     }
     auto result = use(*mine);
     mine->left &= ~(1u << lane);
-    if (!mine->left) {
-        auto& now = block->meetings[warp];
-        now.erase(std::find_if(now.begin(), now.end(), [&](auto& it) { return it.get() == mine; }));
-    }
+    if (!mine->left) mine->arrived = 0;
     return result;
 }
 
@@ -412,7 +421,10 @@ inline int lane() { return int(thread->number % 32); }
 
 template <class T> T shuffle(int kind, unsigned mask, T value, int source) {
     return meet(kind * 16 + int(sizeof(T)), mask, bits(value),
-                [&](Meeting& all) { return from_bits<T>(all.values[source & 31]); });
+                [&](Meeting& all) {
+                    bool there = all.arrived >> (source & 31) & 1;  // what the device gives of a missing lane is undefined
+                    return from_bits<T>(there ? all.values[source & 31] : 0xA5A5A5A5A5A5A5A5u);
+                });
 }
 
 template <class T> struct Same { using type = T; };  // keeps an argument out of template deduction
