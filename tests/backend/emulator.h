@@ -11,7 +11,8 @@
 // Shared memory is poisoned before each block (the device leaves it undefined), and each block in flight has its own.
 // Types that the device's atomics do not take do not compile here either. Limits: no dynamic parallelism, no
 // cooperative grids, no textures, __shared__ not inside templates or inline functions.
-#pragma once
+#ifndef VOXTRACT_EMULATOR
+#define VOXTRACT_EMULATOR
 
 #include <algorithm>
 #include <cmath>
@@ -633,3 +634,4 @@ extern "C" inline __attribute__((used)) void emulator_seed(unsigned long long va
     extern "C" const char* run_##name(const unsigned* grid, const unsigned* block, size_t shared, void** values) { \
         return emulator::launch(grid, block, shared, &emulator::Entry<&name>::body, values);                        \
     }
+#endif

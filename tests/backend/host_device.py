@@ -24,18 +24,7 @@ COMPILER = shutil.which("g++")
 SANITIZED = os.environ.get("VOXTRACT_SANITIZE") == "1"  # set by the test that runs the others under sanitizers
 POISON = 0xA5  # what new memory is filled with, so that a value nobody wrote is seen
 
-FLAGS = [
-    "-std=c++17",
-    "-O1",
-    "-g1",
-    "-fPIC",
-    "-shared",
-    "-ffp-contract=off",
-    "-fno-strict-aliasing",
-    "-Wno-unknown-pragmas",
-    "-x",
-    "c++",
-]
+FLAGS = ["-std=c++17", "-O1", "-g1", "-fPIC", "-ffp-contract=off", "-fno-strict-aliasing", "-Wno-unknown-pragmas"]
 SANITIZERS = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fsanitize-sections=emulated_shared"]
 
 
@@ -100,6 +89,27 @@ def _folder() -> tempfile.TemporaryDirectory[str]:
 
 
 @cache
+def _header() -> Path:
+    """The emulator, compiled in advance: most of a small kernel's build is the standard library.
+
+    A process under sanitizers builds one or two kernels, for which that does not pay.
+    """
+    if SANITIZED:
+        return EMULATOR
+    header = Path(_folder().name) / EMULATOR.name
+    shutil.copy(EMULATOR, header)
+    _compile("c++-header", [str(header), "-o", f"{header}.gch"])
+    return header
+
+
+def _compile(language: str, arguments: list[str]) -> None:
+    plain = {name: value for name, value in os.environ.items() if name != "LD_PRELOAD"}
+    subprocess.run(
+        [str(COMPILER), *FLAGS, *(SANITIZERS if SANITIZED else []), "-x", language, *arguments], check=True, env=plain
+    )
+
+
+@cache
 def _library(text: str, options: tuple[str, ...]) -> ctypes.CDLL:
     """Build a kernel source for the host; once per text and options, in a folder that goes with the process."""
     if COMPILER is None:
@@ -109,8 +119,6 @@ def _library(text: str, options: tuple[str, ...]) -> ctypes.CDLL:
     code += "\n" + "\n".join(f"EMULATED_KERNEL({name})" for name in kernels(text)) + "\n"
     stem = Path(_folder().name) / sha256(repr((code, options)).encode()).hexdigest()[:16]
     stem.with_suffix(".cpp").write_text(code, encoding="utf-8")
-    command = [COMPILER, *FLAGS, *(SANITIZERS if SANITIZED else []), *options, "-include", str(EMULATOR)]
-    command += [str(stem.with_suffix(".cpp")), "-o", str(stem.with_suffix(".so"))]
-    plain = {name: value for name, value in os.environ.items() if name != "LD_PRELOAD"}
-    subprocess.run(command, check=True, env=plain)
+    files = [str(stem.with_suffix(".cpp")), "-o", str(stem.with_suffix(".so"))]
+    _compile("c++", ["-shared", *options, "-include", str(_header()), *files])
     return ctypes.CDLL(str(stem.with_suffix(".so")))
