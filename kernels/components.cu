@@ -2,10 +2,12 @@
 //
 // Launch order: find_runs, slice_components for the components of each slice; or find_runs, number_runs, join_runs or
 // join_labels, name_components, measure_runs for those of the volume, for whole labels, and for slices so few and large
-// that a block for each would leave the device idle. All get the same volume and `state`. Nothing waits for the host: how many runs and components there are stays on the device, in
-// `state`; where `run_room` or `row_room` is too small, what is left does nothing and the host reads what it needs.
+// that a block for each would leave the device idle. All get the same volume and `state`. Nothing waits for the host:
+// how many runs and components there are stays on the device, in `state`; where `run_room` or `row_room` is too small,
+// what is left does nothing, and the host reads what is needed.
 //
-// LABEL is the voxels' type of LABEL_BYTES; 0 and below is background. `voxels` has no gaps; `*_step` are distances in voxels.
+// LABEL is the voxels' type of LABEL_BYTES; 0 and below is background. `voxels` has no gaps; `*_step` are distances in
+// voxels.
 // Offsets of voxels and words take 64 bits, numbers of runs 32: at most 2**32 - 2 runs.
 //
 // The masks follow HA4 (Hennequin, Lacassagne, DASIP 2018); here a lane looks at all voxels of a word, so that no
@@ -289,7 +291,7 @@ join_runs(const LABEL* __restrict__ voxels, unsigned int slices, unsigned int li
     mine.voxels = voxels + slice * slice_step + line * line_step + word * 32 * position_step;
     bool same = !(state[LABEL_BITS] & state[LACKED_BITS]);
     int most = !volume || slice == 0 ? 1 : connectivity == 1 ? 2 : 4;
-    for (int neighbour = 0; neighbour < most; neighbour++) {  // the line before; in the slice before: this one, both sides
+    for (int neighbour = 0; neighbour < most; neighbour++) {  // the line before; in the slice before: it and its two
         int line_change = neighbour == 3 ? 1 : neighbour == 1 ? 0 : -1;
         if (line_change < 0 ? line == 0 : line + line_change >= lines) continue;
         unsigned long long there = at + (long long)line_change * words;
@@ -318,7 +320,8 @@ join_labels(unsigned int slice_words, unsigned int* parents, const unsigned long
             unsigned int other = atomicCAS(&slots[hash & slot_mask], 0u, (unsigned int)run + 1);
             if (other == 0) break;
             other--;
-            if (labels[other] != label || (by_slice && divide(places[other] / 32, slice_words, rest) != slice)) continue;
+            if (labels[other] != label) continue;
+            if (by_slice && divide(places[other] / 32, slice_words, rest) != slice) continue;
             unite(parents, other, (unsigned int)run);
             break;
         }
@@ -391,8 +394,8 @@ __device__ __forceinline__ void add_part(unsigned long long* row, const Part& pa
     atomicAdd(&row[9], part.line_sum);
 }
 
-// Add every run to the row of its component, which is zeros before. A lane looks at RUNS_PER_LANE runs; those of the component that the
-// warp's first run has are added up in registers, as one component may have all runs.
+// Add every run to the row of its component, which is zeros before. A lane looks at RUNS_PER_LANE runs; those of the
+// component that the warp's first run has are added up in registers, as one component may have all runs.
 // `*_weight` are what a step along an axis adds to the raster position.
 extern "C" __global__ void __launch_bounds__(THREADS)
 measure_runs(unsigned int lines, unsigned int length, long long slice_weight, long long line_weight,
@@ -420,12 +423,14 @@ measure_runs(unsigned int lines, unsigned int length, long long slice_weight, lo
                 ~start, last + 1, ~(unsigned long long)line, line, ~slice, slice,
                 ~(slice * slice_weight + line * line_weight + start * position_weight),
                 size, (start + last) * size / 2, line * size, slice * size};
-            if (root == run) rows[component * (unsigned long long)COLUMNS + LABEL_COLUMN] = (unsigned long long)labels[run];
+            unsigned long long* my_row = rows + component * (unsigned long long)COLUMNS;
+            if (root == run) my_row[LABEL_COLUMN] = (unsigned long long)labels[run];
             if (component == main) {
 #pragma unroll
-                for (int i = 0; i < MAXIMA + SUMS; i++) sums[i] = i < MAXIMA ? max(sums[i], values[i]) : sums[i] + values[i];
+                for (int i = 0; i < MAXIMA + SUMS; i++)
+                    sums[i] = i < MAXIMA ? max(sums[i], values[i]) : sums[i] + values[i];
             } else {
-                add_to_row(rows + component * (unsigned long long)COLUMNS, values);
+                add_to_row(my_row, values);
             }
         }
         __syncwarp();

@@ -5,8 +5,8 @@
 // order slice, line, position, `words` to a line; bits past the end of a line are 0. Runs are numbered in the
 // order of their start bits, so that the number of the run at a voxel is a prefix sum and a population count.
 
-// Below 2**32 words, which is below 137 Gvoxel, this is a 32-bit division. Above, bit by bit, slowly: the compiler's own
-// 64-bit division is a call, for which registers would be saved in every kernel.
+// Below 2**32 words, which is below 137 Gvoxel, this is a 32-bit division. Above, bit by bit, slowly: the compiler's
+// own 64-bit division is a call, for which registers would be saved in every kernel.
 __device__ unsigned long long divide(unsigned long long value, unsigned int by, unsigned int& rest) {
     if (value >> 32 == 0) {
         rest = (unsigned int)value % by;
