@@ -10,7 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from typing import Any
 
-from voxtract.backend import cuda_absence
+from voxtract.backend import cuda_state
 from voxtract.crew import default_memory_limit, default_workers
 
 PACKAGES = (
@@ -38,6 +38,7 @@ def examine() -> dict[str, Any]:
     ``backends`` and ``codecs`` (name to ``{"available": bool, "note": str}``)
     """
     packages = {name: _version(name) for name in PACKAGES}
+    has_cuda, cuda_note = cuda_state()
     return {
         "python": sys.version.split()[0],
         "platform": f"{platform.system()} {platform.machine()}",
@@ -47,7 +48,7 @@ def examine() -> dict[str, Any]:
         "packages": packages,
         "backends": {
             "cpu": _can(f"NumPy {packages['numpy']}"),
-            "cuda": _cannot(cuda_absence()),
+            "cuda": _can(cuda_note) if has_cuda else _cannot(cuda_note),
         },
         "codecs": {
             "gzip": _gzip(),

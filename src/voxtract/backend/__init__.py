@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from voxtract.errors import BackendUnavailable, check_choice
+from voxtract.errors import BackendUnavailable, InvalidInput, check_choice
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -49,33 +49,50 @@ class Backend(Protocol):
         """Boxes, labels and voxel counts, in raster order of the view."""
 
 
-def select(wanted: str = "auto") -> Backend:
+def select(wanted: str = "auto", device: int = 0) -> Backend:
     """Choose the backend.
 
     Parameters
     ----------
     wanted : {"auto", "cpu", "cuda"}
-        ``auto`` takes the best one that this machine and installation have.
+        ``auto`` takes the CPU: the kernels of the CUDA backend are tested on host memory only, until somebody has run
+        ``benchmarks/gpu.py`` on a device.
+    device : int
+        Which CUDA device, of those that ``CUDA_VISIBLE_DEVICES`` leaves, counted from 0.
 
     Raises
     ------
     BackendUnavailable
         ``cuda`` was asked for and cannot be had; the message says why.
     InvalidInput
-        Another word.
+        Another word, or no number of a device.
     """
+    check_choice("backend", wanted, ("auto", "cpu", "cuda"))
+    if not isinstance(device, int) or isinstance(device, bool) or device < 0:
+        raise InvalidInput(f"device {device!r} is no number of a CUDA device; expected 0, 1, ...")
     from voxtract.backend.cpu import CPU
 
-    check_choice("backend", wanted, ("auto", "cpu", "cuda"))
-    if wanted == "cuda":
+    if wanted != "cuda":
+        if wanted == "auto":
+            log.info(
+                "running on the CPU: the CUDA backend has not been verified on a device yet; backend='cuda' takes it"
+            )
+        return CPU
+    from voxtract.backend import cuda
+
+    try:
+        return cuda.backend(device)
+    except BackendUnavailable as why:
         raise BackendUnavailable(
-            f"backend 'cuda' was asked for, but {cuda_absence()}; pass backend='cpu' (--backend cpu)"
-        )
-    if wanted == "auto":
-        log.info("running on the CPU: %s", cuda_absence())
-    return CPU
+            f"backend 'cuda' was asked for, but {why}; or pass backend='cpu' (--backend cpu)"
+        ) from why
 
 
-def cuda_absence() -> str:
-    """Why there is no CUDA backend here."""
-    return "this version of voxtract has none yet"
+def cuda_state() -> tuple[bool, str]:
+    """Whether there is a CUDA backend here, and which device, or why not."""
+    from voxtract.backend import cuda
+
+    try:
+        return True, cuda.backend(0).description
+    except BackendUnavailable as why:
+        return False, str(why)

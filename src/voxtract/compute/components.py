@@ -81,8 +81,8 @@ def find_components(
     2
     """
     labels = np.asarray(labels)
-    _check(labels, extent, objects)
-    reach = _check_connectivity(connectivity, extent)
+    check_labels(labels, extent, objects)
+    reach = check_connectivity(connectivity, extent)
     plane = Plane(check_view(view), (labels.shape[0], labels.shape[1], labels.shape[2]))
     memory = Memory.of(labels)
     lattice = _Lattice.of(memory, plane, extent)
@@ -103,7 +103,8 @@ def _keep_freed_memory() -> None:
     np.empty((1 << 25) - (1 << 16), np.uint8)  # 32 MiB and its header is the most that is taken into account
 
 
-def _check(labels: Labels, extent: str, objects: str) -> None:
+def check_labels(labels: Labels, extent: str, objects: str) -> None:
+    """Raise `InvalidInput` unless `find_components` takes these, on whatever device."""
     if labels.ndim != 3:
         raise InvalidInput(f"labels have {labels.ndim} axes {labels.shape}; expected the three axes (x, y, z)")
     if labels.dtype.kind not in "biu":
@@ -112,7 +113,8 @@ def _check(labels: Labels, extent: str, objects: str) -> None:
     check_choice("objects", objects, ("components", "labels"))
 
 
-def _check_connectivity(connectivity: int | None, extent: str) -> int:
+def check_connectivity(connectivity: int | None, extent: str) -> int:
+    """Give the connectivity that is meant; `InvalidInput` if there is none such."""
     most = 2 if extent == "slice" else 3
     if connectivity is None:
         return most
