@@ -110,7 +110,7 @@ def instances(rng: np.random.Generator, shape: tuple[int, int, int], count: int 
         radius = rng.uniform(0.02, 0.05, 3) * shape
         center = rng.uniform(radius + 1, np.array(shape) - radius - 1)
         low, high = np.floor(center - radius).astype(int) - 1, np.ceil(center + radius).astype(int) + 2
-        box = tuple(slice(max(0, a), b) for a, b in zip(low, high, strict=True))
+        box = tuple(slice(max(0, a), min(b, n)) for a, b, n in zip(low, high, shape, strict=True))
         if mask[box].any():
             continue
         grid = np.ogrid[box]

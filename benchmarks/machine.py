@@ -20,6 +20,8 @@ PACKAGES = (
     "pandas",
     "pillow",
     "pyarrow",
+    "torch",
+    "monai",
     "nidataset",
     "connected-components-3d",
     "scikit-image",

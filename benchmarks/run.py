@@ -12,7 +12,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks import bench_components, bench_formats, bench_pipeline, bench_read, bench_startup, bench_tiff
+from benchmarks import (
+    bench_components,
+    bench_formats,
+    bench_pipeline,
+    bench_read,
+    bench_report,
+    bench_startup,
+    bench_tiff,
+)
 from benchmarks.figures import README, put_into
 from benchmarks.machine import machine
 
@@ -28,14 +36,24 @@ def parts(repeat: int, peer_repeat: int) -> dict[str, Callable[[], dict[str, Any
         "components": lambda: bench_components.main(repeat=repeat),
         "tiff": bench_tiff.main,
         "formats": lambda: bench_formats.main(repeat),
+        "report": lambda: bench_report.main(min(3, repeat)),
+        "loader": lambda: _loader(repeat),
     }
+
+
+def _loader(repeat: int) -> dict[str, Any]:
+    """Where PyTorch and MONAI, which are large, are installed."""
+    from benchmarks import bench_loader
+
+    return bench_loader.main(repeat)
 
 
 if __name__ == "__main__":
     every = tuple(parts(0, 0))
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="repeat 3 times, nidataset once")
-    parser.add_argument("--only", nargs="+", choices=every, default=every, help="leave the other results as they are")
+    usual = tuple(name for name in every if name != "loader")  # needs PyTorch and MONAI
+    parser.add_argument("--only", nargs="+", choices=every, default=usual, help="leave the other results as they are")
     parser.add_argument("--output", type=Path, default=RESULT)
     arguments = parser.parse_args()
     chosen = parts(3, 1) if arguments.quick else parts(9, 7)
