@@ -153,15 +153,15 @@ def _against_nidataset(work: str, root: Path, repeat: int) -> dict[str, Any]:
     theirs = [sys.executable, "-c", "import nidataset.slices as s; " + THEIRS[work].format(**places, out="{out}")]
     runs: dict[str, list[dict[str, float]]] = {"voxtract": [], "nidataset": []}
     for turn in range(repeat):
+        # A new folder each time, none deleted before the end: a file system, and the host of a virtual machine that gets
+        # back the memory of a tmpfs, are slow for a while after.
         for name, words in (("voxtract", ours), ("nidataset", theirs)):
             runs[name].append(timed([word.replace("{out}", f"{out}/{name}-{turn}") for word in words]))
-            if turn:  # the first is compared; memory that a tmpfs gives back is touched again before the next
-                shutil.rmtree(out / f"{name}-{turn}")
     check = {"slices": _same_slices, "slices of many": _same_slices, "boxes of labels": _same_boxes}.get(
         work, _boxes_exist
     )
     checked = check(out / "voxtract-0", out / "nidataset-0")
-    shutil.rmtree(out)  # a tmpfs has little room
+    shutil.rmtree(out)
     ratios = [t["wall_s"] / o["wall_s"] for o, t in zip(runs["voxtract"], runs["nidataset"], strict=True)]
     return {
         "ratio": round(statistics.median(ratios), 1),

@@ -76,6 +76,7 @@ def figures(result: dict[str, Any]) -> str:
             cells.append(f"{median(ratios):.1f}x" if ratios else "")
         speed = median(row["gigavoxels_per_s"] for row in of)
         lines.append(f"| {content.replace('_', ' ')} | {speed:.2f} Gvoxel/s | " + " | ".join(cells) + " |")
+    lines += [*_formats(result["formats"]), *_report(result["report"]), *_loader(result["loader"])]
     startup, read = result["startup"], result["read"]
     lines += [
         "",
@@ -87,6 +88,37 @@ def figures(result: dict[str, Any]) -> str:
         ),
     ]
     return "\n".join(lines) + "\n"
+
+
+def _formats(formats: dict[str, Any]) -> list[str]:
+    times = formats["times as long as csv"]
+    listed = ", ".join(f"{name} {ratio:.1f}" for name, ratio in times.items())
+    return [
+        "",
+        f"Writing annotations takes, times as long as CSV ({formats['boxes_per_s']['csv']:,} boxes/s): {listed}.",
+    ]
+
+
+def _report(report: dict[str, Any]) -> list[str]:
+    seconds = report["median_s"]
+    return [
+        "",
+        f"`voxtract report` of {report['cases']:,} cases ({report['slices']:,} slices): {seconds['report']:.1f} s, "
+        f"{report['report_bytes'] / 1e6:.1f} MB.",
+    ]
+
+
+def _loader(loader: dict[str, Any]) -> list[str]:
+    """With labels, in the main process: what a training loop that is not bound by workers sees."""
+    ours = loader["images, in the main process"]
+    boxes = loader["labels, in the main process"]["times as many as"]["VolumeDataset"]
+    times = ours["times as many as"]["VolumeDataset"]
+    return [
+        "",
+        f"A DataLoader over `VolumeDataset` gives {ours['images_per_s']['VolumeDataset']:,.0f} slices a second, "
+        f"{times['monai patches']:.1f} times MONAI's `GridPatchDataset` ({boxes['monai patches']:.1f} with labels), "
+        f"{times['monai by slice']:.0f} times a `Dataset` that loads the volume for each slice.",
+    ]
 
 
 def put_into(readme: str, result: dict[str, Any]) -> str:

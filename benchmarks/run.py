@@ -8,58 +8,47 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from benchmarks import (
-    bench_components,
-    bench_formats,
-    bench_pipeline,
-    bench_read,
-    bench_report,
-    bench_startup,
-    bench_tiff,
-)
 from benchmarks.figures import README, put_into
 from benchmarks.machine import machine
 
 RESULT = Path(__file__).parent / "results" / "cpu.json"
 
 
-def parts(repeat: int, peer_repeat: int) -> dict[str, Callable[[], dict[str, Any]]]:
-    """The benchmarks by name; the machine should do nothing else meanwhile."""
-    return {
-        "pipeline": lambda: bench_pipeline.main(repeat, peer_repeat),
-        "read": lambda: bench_read.main(repeat),
-        "startup": lambda: bench_startup.main(2 * repeat + 1),
-        "components": lambda: bench_components.main(repeat=repeat),
-        "tiff": bench_tiff.main,
-        "formats": lambda: bench_formats.main(repeat),
-        "report": lambda: bench_report.main(min(3, repeat)),
-        "loader": lambda: _loader(repeat),
+PARTS = ("pipeline", "read", "startup", "components", "tiff", "formats", "report", "loader")
+
+
+def measure(part: str, *, quick: bool) -> dict[str, Any]:
+    """Run one benchmark; the machine should do nothing else meanwhile.
+
+    Its module is imported only now: a child's peak memory counts what its parent held when it was started.
+    """
+    module = import_module(f"benchmarks.bench_{part}")
+    repeat = 3 if quick else 9
+    words: dict[str, dict[str, int]] = {
+        "pipeline": {"repeat": repeat, "peer_repeat": 1 if quick else 7},
+        "startup": {"repeat": 2 * repeat + 1},
+        "tiff": {},
+        "report": {"repeat": 3},
+        "loader": {"repeat": 1 if quick else 5},
     }
-
-
-def _loader(repeat: int) -> dict[str, Any]:
-    """Where PyTorch and MONAI, which are large, are installed."""
-    from benchmarks import bench_loader
-
-    return bench_loader.main(repeat)
+    result: dict[str, Any] = module.main(**words.get(part, {"repeat": repeat}))
+    return result
 
 
 if __name__ == "__main__":
-    every = tuple(parts(0, 0))
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="repeat 3 times, nidataset once")
-    usual = tuple(name for name in every if name != "loader")  # needs PyTorch and MONAI
-    parser.add_argument("--only", nargs="+", choices=every, default=usual, help="leave the other results as they are")
+    usual = PARTS[:-1]  # the last needs PyTorch and MONAI
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=usual, help="leave the other results as they are")
     parser.add_argument("--output", type=Path, default=RESULT)
     arguments = parser.parse_args()
-    chosen = parts(3, 1) if arguments.quick else parts(9, 7)
     result = json.loads(arguments.output.read_text()) if arguments.output.exists() else {}
     for name in arguments.only:
-        result[name] = {"machine": machine(), **chosen[name]()}
+        result[name] = {"machine": machine(), **measure(name, quick=arguments.quick)}
     arguments.output.write_text(json.dumps(result, indent=1) + "\n")
     if arguments.output == RESULT:
         README.write_text(put_into(README.read_text(), result))

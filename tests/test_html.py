@@ -197,7 +197,7 @@ def test_a_half_deleted_extraction_is_still_reported(tmp_path: Path) -> None:
     elements = report_of(out)
     text = elements.text()
     assert "Files of the extraction that do not read" in text
-    assert re.search(r"case-a_axial_004\.tif: is missing", text)
+    assert re.search(r"case-a_axial_004\.tif: no such image", text)
     assert re.search(r"case-b_axial_\d+\.tif: does not read", text)
     assert re.search(r"case-c\.rows: is missing", text)
     cases = data_of(out / "report.html")["cases"]

@@ -21,13 +21,13 @@ from voxtract.preview import (
     pick_slices,
     pixel_boxes,
     preview,
-    read_image,
     rows_of_slice,
     sampled,
     shared_out,
     spread,
 )
 from voxtract.read.extraction import open_extraction
+from voxtract.read.images import read_image
 from voxtract.write.sheet import Tile, contact_sheet
 
 RED = (255, 0, 0)
@@ -181,16 +181,16 @@ def test_a_half_deleted_extraction_is_said(tmp_path: Path) -> None:
     path = out / "one" / "axial" / "one_axial_002.tif"
     whole = path.read_bytes()
     path.unlink()
-    with pytest.raises(NotFound, match=r"one_axial_002\.tif: is missing, though the journal says"):
+    with pytest.raises(NotFound, match=r"one_axial_002\.tif: no such image; put back what was extracted"):
         preview(out)
     path.write_bytes(whole[:300])
-    with pytest.raises(DamagedFile, match=r"one_axial_002\.tif: does not read"):
+    with pytest.raises(DamagedFile, match=r"one_axial_002\.tif: the image is damaged"):
         preview(out)
     path.write_bytes(b"no image at all")
-    with pytest.raises(DamagedFile, match=r"one_axial_002\.tif: does not read"):
+    with pytest.raises(DamagedFile, match=r"one_axial_002\.tif: the image is damaged"):
         preview(out)
     Image.fromarray(np.zeros((3, 4), np.uint8)).save(path)
-    with pytest.raises(DamagedFile, match="has 3 x 4 pixels, the findings say 30 x 40"):
+    with pytest.raises(DamagedFile, match="has 3 x 4 pixels, but 30 x 40 were extracted"):
         preview(out)
     assert not (out / "preview.png").exists()
 
@@ -203,8 +203,8 @@ def test_damaged_images_are_damaged_files_whatever_the_decoder_raises(tmp_path: 
     (found,) = open_extraction(out).cases[0].findings()
     path = out / found.name(0)
     whole = path.read_bytes()
-    assert read_image(out, found, 0).shape == (30, 40)
-    assert read_image(out, found, 0).dtype == np.uint16
+    assert read_image(path, found.plane.size).shape == (30, 40)
+    assert read_image(path, found.plane.size).dtype == np.uint16
     rng = np.random.default_rng(0)
     said = []
     for turn in range(150):
@@ -213,18 +213,18 @@ def test_damaged_images_are_damaged_files_whatever_the_decoder_raises(tmp_path: 
             content[place] = rng.integers(0, 256)
         path.write_bytes(content)
         try:
-            assert read_image(out, found, 0).shape == (30, 40)
+            assert read_image(path, found.plane.size).shape == (30, 40)
         except DamagedFile as why:
             said.append(str(why))
     assert len(said) > 90
-    assert all(text.startswith(str(path)) and "extract the case again" in text for text in said)
+    assert all(text.startswith(str(path)) and "extract anew" in text for text in said)
     Image.new("RGB", (40, 30)).save(path)
-    with pytest.raises(DamagedFile, match="has 30 x 40 x 3 pixels, the findings say 30 x 40"):
-        read_image(out, found, 0)
+    with pytest.raises(DamagedFile, match="has 30 x 40 x 3 pixels, but 30 x 40 were extracted"):
+        read_image(path, found.plane.size)
     path.unlink()
     path.mkdir()
     with pytest.raises(UnreadableFile, match="cannot be read: Is a directory"):
-        read_image(out, found, 0)
+        read_image(path, found.plane.size)
 
 
 # ------------------------------------------------------------------------------------------------------ small pieces

@@ -30,6 +30,7 @@ from voxtract.errors import DamagedFile, InvalidInput, NotFound, UnreadableFile
 from voxtract.geometry import VIEWS, View
 from voxtract.model import Case, Source, Volume, VolumeFile
 from voxtract.read.extraction import JOURNAL, findings_name
+from voxtract.read.images import read_image
 from voxtract.write import tiff
 from voxtract.write.coco import packed
 
@@ -38,7 +39,6 @@ torch = pytest.importorskip("torch", reason="PyTorch is not installed: pip insta
 from torch.utils.data import ConcatDataset, DataLoader  # noqa: E402
 
 from voxtract import torch as vt  # noqa: E402
-from voxtract.torch.images import read_image  # noqa: E402
 from voxtract.torch.masks import decoded  # noqa: E402
 from voxtract.torch.volumes import _Cache  # noqa: E402
 

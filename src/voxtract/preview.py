@@ -7,8 +7,6 @@ trained on. What `voxtract.html` shows of single slices comes from here too.
 from __future__ import annotations
 
 import os
-import struct
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,10 +15,11 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from voxtract.classes import ClassMap
-from voxtract.errors import DamagedFile, InvalidInput, NotFound, UnreadableFile, check_choice
+from voxtract.errors import InvalidInput, NotFound, check_choice
 from voxtract.geometry import Plane, View, check_view
 from voxtract.model import Findings
 from voxtract.read.extraction import ExtractedCase, Extraction, open_extraction
+from voxtract.read.images import read_image
 from voxtract.write.files import Staging
 from voxtract.write.sheet import Tile, contact_sheet, png
 
@@ -31,11 +30,6 @@ Choose = Literal["spread", "largest"]
 
 _CHOICES = ("spread", "largest")
 _LEVELS = 512  # of grey before the tone curve
-# What decoders raise over damaged bytes: tifffile and its codecs (whose errors are RuntimeErrors), Pillow.
-_STUMBLES = (
-    *(ValueError, RuntimeError, LookupError, ArithmeticError, TypeError, AttributeError, SyntaxError, MemoryError),
-    *(struct.error, zlib.error),
-)
 _SAMPLES = 40_000  # pixels that decide on a tone curve: enough for its ends
 _CLIP = 3.0  # times the mean: how much of the grey a value may take that half of the image has, such as air
 
@@ -160,7 +154,7 @@ def _tiles(extraction: Extraction, found: Findings, slices: NDArray[np.int64], c
     """Tiles of one case and view, with one tone curve for all of them."""
     if not len(slices):
         return []
-    images = [read_image(extraction.root, found, index) for index in slices.tolist()]
+    images = [read_image(extraction.root / found.name(index), found.plane.size) for index in slices.tolist()]
     tone = Tone.of([inner_pixels(image, found.plane) for image in images])
     tiles = []
     for index, image in zip(slices.tolist(), images, strict=True):
@@ -246,58 +240,6 @@ def pixel_boxes(found: Findings, rows: NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 # ------------------------------------------------------------------------------------------------------ their pixels
-
-
-def read_image(root: Path, found: Findings, index: int) -> NDArray[Any]:
-    """Read the image of slice `index` as it was written below `root`.
-
-    Returns
-    -------
-    (height, width) array of the dtype in the file
-
-    Raises
-    ------
-    NotFound
-        The file is gone.
-    DamagedFile
-        Its bytes are not those of an image of one slice of this size.
-    UnreadableFile
-        The operating system does not hand it out.
-    """
-    import tifffile
-    from PIL import Image
-
-    path = root / found.name(index)
-    again = "extract the case again with overwrite=True"
-    try:
-        if path.suffix == ".tif":
-            with tifffile.TiffFile(path) as file:
-                page = file.pages.first
-                _check_size(page.shape, found.plane)  # before it is believed
-                image = page.asarray()
-        else:
-            with Image.open(path) as picture:
-                _check_size((*picture.size[::-1], *[3] * (len(picture.getbands()) > 1)), found.plane)
-                image = np.asarray(picture)
-        _check_size(image.shape, found.plane)
-    except FileNotFoundError as why:
-        raise NotFound(f"{path}: is missing, though the journal says the case is complete; {again}") from why
-    except OSError as why:
-        if why.errno is not None:
-            raise UnreadableFile(f"{path}: cannot be read: {why.strerror}; check its permissions") from why
-        raise DamagedFile(f"{path}: is damaged ({why}); {again}") from why  # how Pillow says so
-    except _STUMBLES as why:
-        raise DamagedFile(f"{path}: does not read as the image that was written ({why}); {again}") from why
-    return image
-
-
-def _check_size(shape: tuple[int, ...], plane: Plane) -> None:
-    if shape != plane.size:
-        raise ValueError(f"it has {_times(shape)} pixels, the findings say {_times(plane.size)}")
-
-
-def _times(shape: tuple[int, ...]) -> str:
-    return " x ".join(map(str, shape))
 
 
 def inner_pixels(image: NDArray[Any], plane: Plane) -> NDArray[Any]:

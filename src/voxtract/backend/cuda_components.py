@@ -71,7 +71,8 @@ def find_components(
     Notes
     -----
     Waits for the device once, or a second time where there are more runs or components than masks usually have.
-    Device memory: 1 byte for 4 voxels, 17 to 24 for each run, 96 for each component.
+    Device memory: 3 bytes for 8 voxels (5 where each slice is done by a block), 12 to 24 for each run, 96 for each
+    component.
     """
     check_labels(labels, extent, objects)
     connectivity = check_connectivity(connectivity, extent)

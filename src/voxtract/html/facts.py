@@ -25,12 +25,12 @@ from voxtract.preview import (
     inner_pixels,
     pick_slices,
     pixel_boxes,
-    read_image,
     rows_of_slice,
     sampled,
     spread,
 )
 from voxtract.read.extraction import LEFT_OUT, ExtractedCase, Extraction
+from voxtract.read.images import read_image
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -270,7 +270,7 @@ def _strip(
     for index in taken.tolist():
         if found.suffix:
             try:
-                image = read_image(root, found, index)
+                image = read_image(root / found.name(index), found.plane.size)
             except VoxtractError as why:
                 faults.append(str(why))
                 continue

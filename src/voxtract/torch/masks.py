@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from voxtract.errors import DamagedFile, InvalidInput, UnreadableFile
-from voxtract.write.coco import FOLDER
+from voxtract.write.coco import part_name
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -45,7 +45,7 @@ class KeptMasks:
         DamagedFile
             The part is not there, or has not one line for each row.
         """
-        name = f"{FOLDER}/{found.case_id}_{found.plane.view}.jsonl"
+        name = part_name(found)
         content = extraction.part(name) if found.labelled else b""
         characters = np.frombuffer(content, np.uint8)
         lines = np.append(0, np.flatnonzero(characters == ord("\n")) + 1)[:-1]

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import tifffile  # noqa: F401 - for read_image: forked workers then have it, each would import it otherwise
 import torch
 from torch.utils.data import Dataset
 
@@ -18,7 +19,7 @@ from voxtract.geometry import View, check_view
 from voxtract.layout import said_of
 from voxtract.model import Components, Findings
 from voxtract.read.extraction import Extraction, open_extraction
-from voxtract.torch.images import AGAIN, read_image
+from voxtract.read.images import AGAIN, read_image
 from voxtract.torch.masks import KeptMasks, check_kept
 from voxtract.torch.tensors import Item, Origin, Rows, Target, Transform, image_tensor
 

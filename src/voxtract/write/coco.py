@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from voxtract.write.annotations import Finished, Masks
     from voxtract.write.files import Content
 
-FOLDER = ".voxtract/coco"
+_FOLDER = ".voxtract/coco"
 _IMAGE = b'{"file_name"'  # how the lines of images begin; those of annotations begin with the category
 
 
@@ -61,7 +61,7 @@ class Coco:
             A label that has no class, or components of the volume.
         """
         if found.labelled:
-            yield _part(found), "".join(self._lines(found, masks))
+            yield part_name(found), "".join(self._lines(found, masks))
 
     def run_files(self, run: Finished) -> Iterator[tuple[str, Iterable[bytes]]]:
         """The JSON files, from the parts."""
@@ -69,7 +69,7 @@ class Coco:
         labels: set[int] = set()
         for found in run.findings():
             if found.labelled:
-                parts.setdefault(found.split, []).append(_part(found))
+                parts.setdefault(found.split, []).append(part_name(found))
                 labels.update(np.unique(found.rows.label).tolist())
         classes = self.class_map or ClassMap.of_labels(np.array(sorted(labels), np.uint64))
         for split, names in parts.items():
@@ -94,7 +94,7 @@ class Coco:
 
 
 def _part(found: Findings) -> str:
-    return f"{FOLDER}/{found.case_id}_{found.plane.view}.jsonl"
+    return f"{_FOLDER}/{found.case_id}_{found.plane.view}.jsonl"
 
 
 def _head(classes: ClassMap) -> bytes:

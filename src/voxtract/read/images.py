@@ -1,18 +1,18 @@
-"""Slice images back into arrays."""
+"""Slice images that were written, back into arrays."""
 
 from __future__ import annotations
 
 import os
 import struct
+import zlib
 from functools import lru_cache
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import tifffile  # here: forked workers then have it, each would import it otherwise
 
-from voxtract.errors import DamagedFile, InvalidInput, NotFound, UnreadableFile
+from voxtract.errors import DamagedFile, InvalidInput, NotFound, UnreadableFile, VoxtractError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -20,6 +20,12 @@ if TYPE_CHECKING:
 HEAD = 256  # bytes before the pixels of an uncompressed TIFF slice, see write/tiff.py
 
 AGAIN = "put back what was extracted, or extract anew with overwrite=True (--overwrite)"
+
+# What decoders raise over damaged bytes: tifffile and its codecs (whose errors are RuntimeErrors), Pillow.
+_STUMBLES = (
+    *(ValueError, RuntimeError, LookupError, ArithmeticError, TypeError, AttributeError, SyntaxError, MemoryError),
+    *(EOFError, struct.error, zlib.error),
+)
 
 Raw = tuple[tuple[int, ...], np.dtype[Any]]
 
@@ -51,7 +57,9 @@ def read_image(path: Path, size: tuple[int, int]) -> NDArray[Any]:
         return _png(path, size) if path.suffix == ".png" else _tiff(path, size)
     except FileNotFoundError as why:
         raise NotFound(f"{path}: no such image; {AGAIN}") from why
-    except (ValueError, LookupError, TypeError, struct.error, SyntaxError, EOFError) as why:
+    except VoxtractError:
+        raise
+    except _STUMBLES as why:
         raise DamagedFile(f"{path}: the image is damaged ({why}); {AGAIN}") from why
     except OSError as why:
         if why.errno is None:  # Pillow's word for what it cannot decode
@@ -79,6 +87,8 @@ def _png(path: Path, size: tuple[int, int]) -> NDArray[Any]:
 
 def _tiff(path: Path, size: tuple[int, int]) -> NDArray[Any]:
     """Read a TIFF file; one that our writer made takes a third of the time that tifffile needs."""
+    import tifffile
+
     with path.open("rb", buffering=0) as file:
         raw = _raw(file.read(HEAD))
         if raw is not None:
@@ -98,6 +108,8 @@ def _tiff(path: Path, size: tuple[int, int]) -> NDArray[Any]:
 @lru_cache(maxsize=64)  # all slices of a view have the same beginning
 def _raw(head: bytes) -> Raw | None:
     """Shape and dtype of a TIFF file whose pixels, and nothing else, follow its first `HEAD` bytes uncompressed."""
+    import tifffile
+
     try:
         with tifffile.TiffFile(BytesIO(head)) as file:
             page = file.pages[0]
@@ -105,5 +117,5 @@ def _raw(head: bytes) -> Raw | None:
                 return None
             dtype = page.dtype.newbyteorder(file.byteorder)
             return (page.shape, dtype) if dtype.isnative else None
-    except (ValueError, LookupError, TypeError, struct.error):  # not all that it says lies within its beginning
+    except _STUMBLES:  # not all that it says lies within its beginning
         return None
