@@ -153,8 +153,8 @@ def _against_nidataset(work: str, root: Path, repeat: int) -> dict[str, Any]:
     theirs = [sys.executable, "-c", "import nidataset.slices as s; " + THEIRS[work].format(**places, out="{out}")]
     runs: dict[str, list[dict[str, float]]] = {"voxtract": [], "nidataset": []}
     for turn in range(repeat):
-        # A new folder each time, none deleted before the end: a file system, and the host of a virtual machine that gets
-        # back the memory of a tmpfs, are slow for a while after.
+        # A new folder each time, none deleted before the end: a file system, and the host of a virtual machine that
+        # gets back the memory of a tmpfs, are slow for a while after.
         for name, words in (("voxtract", ours), ("nidataset", theirs)):
             runs[name].append(timed([word.replace("{out}", f"{out}/{name}-{turn}") for word in words]))
     check = {"slices": _same_slices, "slices of many": _same_slices, "boxes of labels": _same_boxes}.get(

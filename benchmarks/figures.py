@@ -103,8 +103,10 @@ def _report(report: dict[str, Any]) -> list[str]:
     seconds = report["median_s"]
     return [
         "",
-        f"`voxtract report` of {report['cases']:,} cases ({report['slices']:,} slices): {seconds['report']:.1f} s, "
-        f"{report['report_bytes'] / 1e6:.1f} MB.",
+        (
+            f"`voxtract report` of {report['cases']:,} cases ({report['slices']:,} slices): {seconds['report']:.1f} s, "
+            f"{report['report_bytes'] / 1e6:.1f} MB."
+        ),
     ]
 
 
@@ -115,9 +117,11 @@ def _loader(loader: dict[str, Any]) -> list[str]:
     times = ours["times as many as"]["VolumeDataset"]
     return [
         "",
-        f"A DataLoader over `VolumeDataset` gives {ours['images_per_s']['VolumeDataset']:,.0f} slices a second, "
-        f"{times['monai patches']:.1f} times MONAI's `GridPatchDataset` ({boxes['monai patches']:.1f} with labels), "
-        f"{times['monai by slice']:.0f} times a `Dataset` that loads the volume for each slice.",
+        (
+            f"A DataLoader over `VolumeDataset` gives {ours['images_per_s']['VolumeDataset']:,.0f} slices a second, "
+            f"{times['monai patches']:.1f} times MONAI's `GridPatchDataset` (labels too: {boxes['monai patches']:.1f}), "
+            f"{times['monai by slice']:.0f} times a `Dataset` that loads the volume for each slice."
+        ),
     ]
 
 

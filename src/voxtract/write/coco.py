@@ -93,7 +93,8 @@ class Coco:
                 yield lines[i] + "}\n"
 
 
-def _part(found: Findings) -> str:
+def part_name(found: Findings) -> str:
+    """File that one view of one case leaves for the end of the run."""
     return f"{_FOLDER}/{found.case_id}_{found.plane.view}.jsonl"
 
 
