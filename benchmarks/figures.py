@@ -119,7 +119,7 @@ def _loader(loader: dict[str, Any]) -> list[str]:
         "",
         (
             f"A DataLoader over `VolumeDataset` gives {ours['images_per_s']['VolumeDataset']:,.0f} slices a second, "
-            f"{times['monai patches']:.1f} times MONAI's `GridPatchDataset` (labels too: {boxes['monai patches']:.1f}), "
+            f"{times['monai patches']:.1f} times MONAI's `GridPatchDataset` (labels: {boxes['monai patches']:.1f}), "
             f"{times['monai by slice']:.0f} times a `Dataset` that loads the volume for each slice."
         ),
     ]
