@@ -198,7 +198,7 @@ def test_a_half_deleted_extraction_is_still_reported(tmp_path: Path) -> None:
     text = elements.text()
     assert "Files of the extraction that do not read" in text
     assert re.search(r"case-a_axial_004\.tif: no such image", text)
-    assert re.search(r"case-b_axial_\d+\.tif: does not read", text)
+    assert re.search(r"case-b_axial_\d+\.tif: the image is damaged", text)
     assert re.search(r"case-c\.rows: is missing", text)
     cases = data_of(out / "report.html")["cases"]
     assert [len(views) for views in cases] == [1, 0, 0]
