@@ -223,7 +223,7 @@ extern "C" __global__ void __launch_bounds__(256)
         const int column = static_cast<int>(piece % parts) * (WIDE_OUT ? GIVE : 1) - c_pad;
         if (begin + k * THREADS + threadIdx.x >= total || !r_inside || c_count == 0) continue;
         const STORED* from = voxels + first_voxel + line / height * voxel_s + row * voxel_r;
-        if (WIDE_IN && column >= 0 && column + GIVE <= c_count) {
+        if (WIDE_IN && WIDE_OUT && column >= 0 && column + GIVE <= c_count) {  // single pixels begin anywhere
             read[k] = *reinterpret_cast<const Voxels*>(from + column);
         } else {
 #pragma unroll

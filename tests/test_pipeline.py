@@ -384,6 +384,7 @@ def test_ctrl_c_stops_quickly_and_leaves_nothing_half_written(tmp_path: Path, wr
         "--workers",
         "1",
     ]
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # where it is ignored, children ignore it too
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     while process.poll() is None and not list((tmp_path / "out").rglob("*.tif")):
         time.sleep(0.01)

@@ -175,6 +175,13 @@ def test_any_range_of_any_volume(
     check(data, plane, rule_of(data, 2.0, dtype=kinds[1], pad_value=9), first, last, seed=ends.draw(st.integers(0, 3)))
 
 
+def test_aligned_voxels_for_pixels_that_are_written_one_by_one() -> None:
+    """A row of 29 pixels: 16-byte reads at every pixel would begin at any address."""
+    shape = (22, 37, 20)
+    data = laid_out(numbers(shape, "float32"), (1, 0, 2), (False, True, False))
+    check(data, Plane("coronal", shape, (43, 29)), rule_of(data, 2.0, dtype="uint8", pad_value=9), 23, 31)
+
+
 @pytest.mark.parametrize("view", VIEWS)
 def test_gaps_broadcasts_and_empty_volumes(view: View) -> None:
     whole = numbers((20, 22, 24), "int16")
