@@ -23,7 +23,7 @@ from voxtract.check import CheckReport, check
 from voxtract.errors import InvalidInput, NotFound
 from voxtract.geometry import Grid
 from voxtract.html.checked import check_html
-from voxtract.model import Case, Header, Skipped, Volume
+from voxtract.model import Case, Header, LabelVolume, Skipped, Source, Volume
 
 SHAPE = (6, 5, 4)
 AFFINE = np.diag([1.0, 2.0, 3.0, 1.0])
@@ -41,6 +41,10 @@ class InMemory:
     volume_index: int | None = None
     decoded: int = 0
 
+    @property
+    def paths(self) -> tuple[str, ...]:
+        return (self.where,)
+
     def header(self) -> Header:
         shape = (self.data.shape[0], self.data.shape[1], self.data.shape[2])
         return Header(Grid(shape, self.affine), self.data.dtype, self.slope, self.intercept, self.where)
@@ -56,11 +60,8 @@ class InMemory:
             yield self.data[:, :, first : first + 1]
 
 
-@dataclass
-class Listed:
-    cases: tuple[Case, ...]
-    skipped: tuple[Skipped, ...] = ()
-    description: str = "a list"
+def listed(cases: tuple[Case, ...], skipped: tuple[Skipped, ...] = ()) -> Source:
+    return Source("a list", cases, skipped)
 
 
 def image(seed: int = 0, dtype: str = "int16", shape: tuple[int, ...] = SHAPE) -> NDArray[Any]:
@@ -75,11 +76,12 @@ def mask(shape: tuple[int, ...] = SHAPE, dtype: str = "uint8") -> NDArray[Any]:
 
 def one(data: NDArray[Any], labels: NDArray[Any] | None = None, case: str = "a", **options: Any) -> Case:
     image_file = InMemory(data, f"{case}/image")
-    return Case(case, image_file, None if labels is None else InMemory(labels, f"{case}/labels", **options))
+    drawn = () if labels is None else (LabelVolume(InMemory(labels, f"{case}/labels", **options)),)
+    return Case(case, image_file, drawn)
 
 
 def checked(*cases: Case, **options: Any) -> CheckReport:
-    return check(Listed(cases, **options), progress=False)
+    return check(listed(cases, **options), progress=False)
 
 
 def kinds(report: CheckReport) -> tuple[list[str], list[str]]:
@@ -111,7 +113,7 @@ def test_a_sound_source_has_no_fault_and_no_warning(tmp_path: Path) -> None:
 )
 def test_numbers_are_those_of_numpy(data: NDArray[Any], slope: float) -> None:
     file = InMemory(data, slope=slope)
-    (volume,) = check(Listed((Case("a", labels=file),)), progress=False, workers=1).volumes
+    (volume,) = check(listed((Case("a", labels=(LabelVolume(file),)),)), progress=False, workers=1).volumes
     values = data.astype(np.float64) * slope
     assert file.decoded == 1
     assert volume.range == (values.min(), values.max())
@@ -244,7 +246,7 @@ def test_spacing_that_is_none_is_a_warning() -> None:
 
 
 def test_cases_without_a_partner_are_warnings_where_others_have_one() -> None:
-    alone = Case("c", labels=InMemory(mask() + 1, "c/labels"))
+    alone = Case("c", labels=(LabelVolume(InMemory(mask() + 1, "c/labels")),))
     report = checked(one(image(), mask()), one(image(1), case="b"), alone)
     assert kinds(report) == ([], ["alone", "alone"])
     assert [p.text for p in report.warnings] == [
@@ -281,8 +283,8 @@ def test_every_volume_is_decoded_once_and_threads_change_nothing() -> None:
     cases.append(one(image(3), mask() * 0, "again"))
     reports = []
     for workers in (1, 4):
-        reports.append(check(Listed(tuple(cases)), workers=workers, progress=False))
-        assert all(file.decoded == workers // 4 + 1 for case in cases for file in (case.image, case.labels))  # type: ignore[union-attr]
+        reports.append(check(listed(tuple(cases)), workers=workers, progress=False))
+        assert all(file.decoded == workers // 4 + 1 for case in cases for file in (case.image, case.labels[0].file))  # type: ignore[union-attr]
     assert reports[0].to_dict() == reports[1].to_dict()
 
 
@@ -307,7 +309,7 @@ def test_what_cannot_be_opened_is_said(tmp_path: Path) -> None:
     with pytest.raises(NotFound, match="nothing-here"):
         check(tmp_path / "nothing-here")
     with pytest.raises(InvalidInput, match="workers 0"):
-        check(Listed((one(image()),)), workers=0)
+        check(listed((one(image()),)), workers=0)
 
 
 def test_the_page_has_all_of_it_and_escapes_names(tmp_path: Path, write_nifti: WriteNifti) -> None:

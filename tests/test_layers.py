@@ -18,7 +18,7 @@ SOURCE = Path(voxtract.__file__).parent
 
 VALUES = {"classes", "errors", "geometry", "model"}
 ROOMS = {"read", "compute", "write", "backend"}
-ENGINE = {"crew", "job", "journal", "layout", "progress", "report", "settings", "splits"}
+ENGINE = {"crew", "job", "journal", "labelling", "layout", "progress", "report", "settings", "splits"}
 FRONT = {"check", "demo", "describe", "doctor", "preview", "torch"}
 DATA = {"phantoms"}
 
@@ -27,10 +27,11 @@ MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
     "geometry": {"errors"},
     "classes": {"errors"},
-    "model": {"errors", "geometry"},
-    "read": VALUES,
+    "model": {"classes", "errors", "geometry"},
+    "webknossos": {"errors", "geometry"},
+    "read": VALUES | {"webknossos"},
     "compute": VALUES,
-    "write": VALUES,
+    "write": VALUES | {"webknossos"},
     "backend": VALUES | {"compute", "kernels"},
     **dict.fromkeys(ENGINE, VALUES | ROOMS | ENGINE),
     "pipeline": VALUES | ROOMS | ENGINE,

@@ -27,7 +27,7 @@ from tests.conftest import WriteNifti, stored
 from voxtract.errors import DamagedFile, InvalidInput, OutputError
 from voxtract.geometry import VIEWS
 from voxtract.journal import Journal
-from voxtract.model import Case, Header, Volume
+from voxtract.model import Case, Header, LabelVolume, Source, Volume
 from voxtract.read import open_source
 from voxtract.read.extraction import findings_name
 from voxtract.report import CaseResult
@@ -94,6 +94,7 @@ class CountedFile:
         self.where = where
         self._volume = Volume(Header(Grid(data.shape, np.eye(4)), data.dtype, where=where), data)
         self.reads = 0
+        self.paths = (where,)
 
     def header(self) -> Header:
         return self._volume.header
@@ -108,18 +109,16 @@ class CountedFile:
             yield self._volume.data[:, :, first : first + planes]
 
 
-class Listed:
-    description = "volumes in memory"
-    skipped = ()
-
-    def __init__(self, *cases: Case):
-        self.cases = cases
+def listed(*cases: Case) -> Source:
+    return Source("volumes in memory", cases)
 
 
 def test_one_decode_serves_all_views(tmp_path: Path) -> None:
     image, labels = volumes(np.random.default_rng(0), (9, 8, 6))
     files = CountedFile("image", image), CountedFile("labels", labels)
-    voxtract.extract(Listed(Case("a", *files)), tmp_path / "out", ("axial", "coronal", "sagittal"))
+    voxtract.extract(
+        listed(Case("a", files[0], (LabelVolume(files[1]),))), tmp_path / "out", ("axial", "coronal", "sagittal")
+    )
     assert [file.reads for file in files] == [1, 1]
 
 
@@ -200,7 +199,7 @@ def test_labels_on_another_grid_are_refused_with_both(tmp_path: Path, write_nift
 
 def test_same_id_twice_is_an_error_before_anything_is_written(tmp_path: Path) -> None:
     image, _ = volumes(np.random.default_rng(0), (9, 8, 5))
-    twice = Listed(Case("a", CountedFile("x/a.nii", image)), Case("a", CountedFile("y/a.nii", image)))
+    twice = listed(Case("a", CountedFile("x/a.nii", image)), Case("a", CountedFile("y/a.nii", image)))
     with pytest.raises(InvalidInput, match=r"x/a\.nii and y/a\.nii"):
         voxtract.extract(twice, tmp_path / "out")
     assert not (tmp_path / "out").exists()
@@ -210,7 +209,7 @@ def test_case_ids_cannot_leave_the_output_folder(tmp_path: Path) -> None:
     image, _ = volumes(np.random.default_rng(0), (9, 8, 5))
     for bad in ("../up", "..", "", "a/b"):
         with pytest.raises(InvalidInput, match="folder"):
-            voxtract.extract(Listed(Case(bad, CountedFile("x", image))), tmp_path / "out")
+            voxtract.extract(listed(Case(bad, CountedFile("x", image))), tmp_path / "out")
 
 
 def test_nothing_to_do_is_said(pairs: Path, tmp_path: Path) -> None:
@@ -409,16 +408,16 @@ def rows_of(source: Any, out: Path, **options: Any) -> list[tuple[int, ...]]:
 
 
 @pytest.fixture
-def lesions() -> Listed:
+def lesions() -> Source:
     labels = np.zeros((20, 18, 6), np.int32)
     labels[1:4, 1:4, 1:3] = 300  # 18 voxels
     labels[4, 4, 3] = 300  # touches the first one at a corner only
     labels[10:12, 10, 2] = 7  # 2 voxels
     labels[15, 2:8, 4] = 7  # 6 voxels
-    return Listed(Case("a", labels=CountedFile("a.nii", labels)))
+    return listed(Case("a", labels=(LabelVolume(CountedFile("a.nii", labels)),)))
 
 
-def test_classes_and_min_size_choose_rows(lesions: Listed, tmp_path: Path) -> None:
+def test_classes_and_min_size_choose_rows(lesions: Source, tmp_path: Path) -> None:
     all_rows = [(1, 1, 1, 4, 4, 3, 300, 19), (10, 10, 2, 10, 11, 2, 7, 2), (2, 15, 4, 7, 15, 4, 7, 6)]
     assert rows_of(lesions, tmp_path / "all") == all_rows
     assert rows_of(lesions, tmp_path / "class", classes=[7]) == all_rows[1:]
@@ -427,7 +426,7 @@ def test_classes_and_min_size_choose_rows(lesions: Listed, tmp_path: Path) -> No
     assert rows_of(lesions, tmp_path / "none", classes=(1,)) == []
 
 
-def test_connectivity_and_objects(lesions: Listed, tmp_path: Path) -> None:
+def test_connectivity_and_objects(lesions: Source, tmp_path: Path) -> None:
     faces = rows_of(lesions, tmp_path / "faces", connectivity=1)
     assert [(row[6], row[7]) for row in faces] == [(300, 18), (7, 2), (300, 1), (7, 6)]
     whole = rows_of(lesions, tmp_path / "labels", objects="labels")
@@ -437,7 +436,7 @@ def test_connectivity_and_objects(lesions: Listed, tmp_path: Path) -> None:
 def test_threshold_makes_a_mask_of_any_volume(tmp_path: Path) -> None:
     heat = np.zeros((6, 6, 3), np.float32)
     heat[1:3, 2, 1], heat[4, 4, 2] = 0.8, 0.3
-    source = Listed(Case("a", labels=CountedFile("a.nii", heat)))
+    source = listed(Case("a", labels=(LabelVolume(CountedFile("a.nii", heat)),)))
     assert rows_of(source, tmp_path / "out", threshold=0.5) == [(2, 1, 1, 2, 2, 1, 1, 2)]
     report = voxtract.extract(source, tmp_path / "refused", images=None)
     assert "threshold=" in str(report.failed[0].error)
@@ -446,7 +445,7 @@ def test_threshold_makes_a_mask_of_any_volume(tmp_path: Path) -> None:
 def test_center_of_mass_follows_the_padding(tmp_path: Path) -> None:
     labels = np.zeros((6, 6, 3), np.uint8)
     labels[1, 1:4, 1] = labels[2, 1, 1] = 1
-    source = Listed(Case("a", labels=CountedFile("a.nii", labels)))
+    source = listed(Case("a", labels=(LabelVolume(CountedFile("a.nii", labels)),)))
     voxtract.extract(source, tmp_path / "out", images=None, center="mass", target_size=(8, 9), skip_empty=True)
     (path,) = (tmp_path / "out").rglob("*.csv")
     assert path.name == "a_axial_001.csv"
@@ -463,7 +462,7 @@ def test_slab_by_slab_gives_what_the_whole_volume_gives(
     rng = np.random.default_rng(2)
     image = rng.integers(0, 200, (13, 9, 11)).astype(np.int16)
     labels = (rng.random((13, 9, 11)) < 0.3) * rng.integers(1, 4, (13, 9, 11))
-    source = Listed(Case("a", CountedFile("i", image), CountedFile("l", labels.astype(dtype))))
+    source = listed(Case("a", CountedFile("i", image), (LabelVolume(CountedFile("l", labels.astype(dtype))),)))
     for slab in (1, 3 * 13 * 9 * 2):
         monkeypatch.setattr(voxtract.job, "SLAB", slab)
         words: Any = {"center": "mass", "extra_columns": ("LABEL", "AREA"), "normalization": (100, 150)}
@@ -590,7 +589,7 @@ def test_resume_knows_frames_apart(tmp_path: Path, write_nifti: WriteNifti) -> N
 def test_classes_of_64_bits_are_told_apart(tmp_path: Path) -> None:
     labels = np.zeros((6, 3, 2), np.uint64)
     labels[0, 0, 0], labels[2, 0, 0], labels[4, 0, 0] = 2**63, 2**63 + 1, 1
-    source = Listed(Case("a", labels=CountedFile("a.nii", labels)))
+    source = listed(Case("a", labels=(LabelVolume(CountedFile("a.nii", labels)),)))
     words: Any = {"images": None, "extraction_mode": "volume", "extra_columns": ("LABEL",)}
     voxtract.extract(source, tmp_path / "out", classes=(1, 2**63), **words)
     (path,) = (tmp_path / "out").rglob("*.csv")

@@ -28,7 +28,7 @@ from tests import oracles
 from tests.conftest import WriteNifti, stored
 from voxtract.errors import DamagedFile, InvalidInput, NotFound, UnreadableFile
 from voxtract.geometry import VIEWS, View
-from voxtract.model import Case, Source, Volume, VolumeFile
+from voxtract.model import LabelVolume, Source, Volume, VolumeFile
 from voxtract.read.extraction import JOURNAL, findings_name
 from voxtract.read.images import read_image
 from voxtract.write import tiff
@@ -530,6 +530,10 @@ class Counting:
     def volume_index(self) -> int | None:
         return self.file.volume_index
 
+    @property
+    def paths(self) -> Any:
+        return self.file.paths
+
     def header(self) -> Any:
         return self.file.header()
 
@@ -541,22 +545,15 @@ class Counting:
         return self.file.slabs(planes)
 
 
-@dataclass(frozen=True)
-class CountingSource:
-    cases: tuple[Case, ...]
-    description: str = "counted"
-    skipped: tuple[Any, ...] = ()
-
-
 @pytest.fixture
 def counted(pairs: Path) -> tuple[Source, Counter[str]]:
     reads: Counter[str] = Counter()
     cases = [
-        replace(case, image=Counting(case.image, reads), labels=Counting(case.labels, reads))
+        replace(case, image=Counting(case.image, reads), labels=(LabelVolume(Counting(case.labels[0].file, reads)),))
         for case in voxtract.open_source(pairs).cases
-        if case.image is not None and case.labels is not None
+        if case.image is not None and case.labels
     ]
-    return CountingSource(tuple(cases)), reads
+    return Source("counted", tuple(cases)), reads
 
 
 @pytest.mark.parametrize("cache_bytes", [0, 600, 2000, 1 << 20])
@@ -582,7 +579,7 @@ def test_the_cache_keeps_within_its_bound(counted: tuple[Source, Counter[str]], 
 
 
 def _label_arrays(held: Any) -> list[NDArray[Any]]:
-    return [one.masks.labels for one in list(held.found.values())[:1] if one.masks is not None]
+    return [array for one in list(held.found.values())[:1] if one.masks is not None for array in one.masks.labels]
 
 
 def _owner(array: Any) -> Any:

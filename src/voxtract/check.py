@@ -220,8 +220,8 @@ class _Seen:
 def _files(case: Case) -> Iterator[tuple[Role, VolumeFile]]:
     if case.image is not None:
         yield "image", case.image
-    if case.labels is not None:
-        yield "labels", case.labels
+    for volume in case.labels:
+        yield "labels", volume.file
 
 
 def _look(case: Case, role: Role, file: VolumeFile) -> _Seen:
@@ -407,9 +407,10 @@ def _alone(source: Source) -> Iterator[Problem]:
     if not any(case.labels for case in source.cases) or not any(case.image for case in source.cases):
         return
     for case in source.cases:
-        for role, other in (("image", case.labels), ("labels", case.image)):
-            if other is not None and (case.image if role == "image" else case.labels) is None:
-                yield Problem("alone", (case.id,), f"{other.where}: has no {role}, though other cases do")
+        if case.image is None:
+            yield Problem("alone", (case.id,), f"{case.labels[0].file.where}: has no image, though other cases do")
+        elif not case.labels:
+            yield Problem("alone", (case.id,), f"{case.image.where}: has no labels, though other cases do")
 
 
 def _duplicates(volumes: Sequence[CheckedVolume]) -> Iterator[tuple[Problem, bool]]:

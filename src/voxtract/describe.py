@@ -76,8 +76,8 @@ def describe(source: Source, *, read: Read = "labels") -> Iterator[Description]:
 def _files(case: Case) -> Iterator[tuple[Literal["image", "labels"], VolumeFile]]:
     if case.image is not None:
         yield "image", case.image
-    if case.labels is not None:
-        yield "labels", case.labels
+    for volume in case.labels:
+        yield "labels", volume.file
 
 
 def _describe(case: Case, role: Literal["image", "labels"], file: VolumeFile, *, values: bool) -> Description:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,13 +15,13 @@ import numpy as np
 from voxtract.backend import Backend
 from voxtract.compute.choose import consecutive
 from voxtract.compute.labels import stored_labels
-from voxtract.compute.masks import SliceMasks
 from voxtract.compute.normalize import PixelRule, pixel_rule
 from voxtract.compute.planes import slices_per_block
 from voxtract.crew import Crew
 from voxtract.errors import InvalidInput, VoxtractError
 from voxtract.geometry import Plane, View
 from voxtract.journal import Journal, stamp
+from voxtract.labelling import CaseMasks, described, seen_in, together
 from voxtract.layout import SLAB, Layout, said_of
 from voxtract.model import Case, Components, Findings, Header, Volume, VolumeFile
 from voxtract.progress import Progress
@@ -29,6 +29,7 @@ from voxtract.read.extraction import findings_name
 from voxtract.report import PHASES, CaseResult
 from voxtract.settings import Settings
 from voxtract.write import ImageFormat, image_format
+from voxtract.write.annotations import Masks
 from voxtract.write.files import Batch, Staging
 from voxtract.write.findings import encode_findings
 
@@ -36,14 +37,14 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-def used(case: Case, settings: Settings) -> tuple[VolumeFile | None, VolumeFile | None]:
-    """Image and labels of a case, as far as the settings ask for them."""
-    return case.image if settings.images else None, case.labels if settings.needs_labels else None
+def files(case: Case) -> tuple[VolumeFile, ...]:
+    """All volumes of a case."""
+    return (*(() if case.image is None else (case.image,)), *(volume.file for volume in case.labels))
 
 
-def names(image: VolumeFile | None, labels: VolumeFile | None) -> tuple[str, ...]:
+def names(case: Case) -> tuple[str, ...]:
     """What messages call the files of a case."""
-    return tuple(file.where for file in (image, labels) if file is not None)
+    return tuple(file.where for file in files(case))
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,17 +65,17 @@ class Job:
 
     def attempt(self, case: Case) -> CaseResult:
         """Do one case; its faults become a failed result, so that the others go on."""
-        image, labels = used(case, self.settings)
-        inputs = names(image, labels)
+        case = self.settings.needed(case)
+        inputs = names(case)
         part = self.parts.get(case.id)
-        stamps = stamp(image, labels) if self.journal is not None else []
+        stamps = stamp(files(case)) if self.journal is not None else []
         if self.journal is not None and (earlier := self.journal.result(case.id, inputs, stamps, part)):
             self.bar.end()
             return earlier
         self.bar.begin(Path(inputs[0]).name if inputs else case.id)
         error: VoxtractError
         try:
-            result = self._complete(case.id, image, labels)
+            result = self._complete(case)
             if self.journal is not None:
                 self.journal.add(result, stamps)
         except VoxtractError as why:
@@ -88,26 +89,27 @@ class Job:
         self.bar.end(error)
         return CaseResult(case.id, "failed", inputs, error=error)
 
-    def _complete(self, case_id: str, image: VolumeFile | None, labels: VolumeFile | None) -> CaseResult:
-        inputs = names(image, labels)
-        part = self.parts.get(case_id)
+    def _complete(self, case: Case) -> CaseResult:
+        inputs = names(case)
+        part = self.parts.get(case.id)
         if not inputs:
-            return CaseResult(case_id, "done", split=part)
+            return CaseResult(case.id, "done", split=part)
         tally = _Tally()
         with tally.phase("read"):
-            layout = Layout.of(image, labels, self.settings)
+            layout = Layout.of(case, self.settings)
         with self.crew.memory(inputs[0], layout.memory), self.staging.batch() as batch:
-            work = _Work(case_id, part, self, batch, tally)
-            layout, rows = work.annotate(labels, layout) if labels is not None else (layout, {})
+            work = _Work(case, part, self, batch, tally)
+            layout, rows = work.annotate(layout) if case.labels else (layout, {})
             found = [work.findings(plane, layout, rows.get(plane.view)) for plane in layout.planes]
-            if image is not None and layout.image is not None:
-                with said_of(image.where):
-                    work.slice(image, layout.image, layout, found)
+            if case.image is not None and layout.image is not None:
+                with said_of(case.image.where):
+                    work.slice(case.image, layout.image, layout, found)
             if self.journal is not None:
-                batch.write(findings_name(case_id), encode_findings(found))
-        nbytes = sum(header.nbytes for header in (layout.image, layout.labels) if header is not None)
+                batch.write(findings_name(case.id), encode_findings(found))
+        headers = layout.labels if layout.image is None else (layout.image, *layout.labels)
+        nbytes = sum(header.nbytes for header in headers)
         return CaseResult(
-            case_id, "done", inputs, tally.slices, tally.annotations, tally.seconds, nbytes, tuple(tally.files), part
+            case.id, "done", inputs, tally.slices, tally.annotations, tally.seconds, nbytes, tuple(tally.files), part
         )
 
 
@@ -136,25 +138,55 @@ class _Tally:
 class _Work:
     """One case under way."""
 
-    case_id: str
+    case: Case
     part: str | None
     job: Job
     batch: Batch
     tally: _Tally
 
-    def annotate(self, file: VolumeFile, layout: Layout) -> tuple[Layout, dict[View, Components]]:
+    def annotate(self, layout: Layout) -> tuple[Layout, dict[View, Components]]:
         """Find the components of all planes and write them; the layout may become narrower by a crop."""
-        settings, device = self.job.settings, self.job.device
-        if layout.labels is None:
-            raise TypeError("labels without a header")
-        parts: dict[View, list[Components]] = {view: [] for view in settings.views}
-        labels: NDArray[Any] | None = None
-        for first, voxels in self._pieces(file, layout.labels, slabs=layout.labels_slabs):
+        settings, case = self.job.settings, self.case
+        held: list[NDArray[Any]] = []
+        if layout.labels_together:
+            held = [voxels for number in range(len(case.labels)) for _, voxels in self._labels(number, layout)]
+            if settings.crop == "foreground":
+                frame = layout.frame.cropped_to_foreground(held, case.labels[0].file.where)
+                layout = layout.with_frame(frame, settings)
+                held = held if frame.crop is None else list(map(frame.crop.array, held))
+        parts: dict[View, list[Components]] = {plane.view: [] for plane in layout.planes}
+        for number, volume in enumerate(case.labels):
+            planes = [plane for plane in layout.planes if seen_in(volume, plane, layout.frame)]
+            pieces = [(0, held[number])] if held else self._labels(number, layout)
+            with said_of(volume.file.where):
+                for plane, rows in self._found(pieces, planes):
+                    rows = described(rows, case.labels, number, plane, layout.frame)
+                    parts[plane.view].append(settings.keep(rows))
+        rows_of: dict[View, Components] = {}
+        with said_of(case.labels[0].file.where):
+            for plane in layout.planes:
+                rows = together(parts[plane.view], plane) if parts[plane.view] else Components.none()
+                rows_of[plane.view] = rows = self._on_chosen_slices(plane, rows)
+                masks = CaseMasks(held, plane, rows, settings.connectivity) if settings.masks else None
+                self._write_annotations(self.findings(plane, layout, rows), masks)
+        return layout, rows_of
+
+    def _labels(self, number: int, layout: Layout) -> Iterator[tuple[int, NDArray[Any]]]:
+        """Label volume `number` as integers, taken through the frame, in pieces along z."""
+        file, header = self.case.labels[number].file, layout.labels[number]
+        for first, voxels in self._pieces(file, header, slabs=layout.labels_slabs):
             with self.tally.phase("compute"):
-                labels = layout.frame.labels(stored_labels(Volume(layout.labels, voxels), settings.threshold))
-                if settings.crop == "foreground":
-                    layout = layout.with_frame(layout.frame.cropped_to_foreground(labels, file.where), settings)
-                    labels = labels if layout.frame.crop is None else layout.frame.crop.array(labels)
+                labels = layout.frame.labels(stored_labels(Volume(header, voxels), self.job.settings.threshold))
+            yield first, labels
+
+    def _found(
+        self, pieces: Iterable[tuple[int, NDArray[Any]]], planes: Sequence[Plane]
+    ) -> Iterator[tuple[Plane, Components]]:
+        """Rows of one label volume in each plane."""
+        settings, device = self.job.settings, self.job.device
+        parts: dict[View, list[Components]] = {plane.view: [] for plane in planes}
+        for first, labels in pieces:
+            with self.tally.phase("compute"):
                 data = device.to_device(labels)
 
             def find(plane: Plane, data: Any = data, first: int = first) -> None:
@@ -167,33 +199,29 @@ class _Work:
                         objects=settings.objects,
                         mass=settings.center == "mass",
                     )
-                    parts[plane.view].append(settings.keep(rows).moved(first))
+                    parts[plane.view].append(rows.moved(first))
 
-            self.job.crew.share(find, layout.planes)
-        rows: dict[View, Components] = {}
-        with said_of(file.where):
-            for plane in layout.planes:
-                rows[plane.view] = self._on_chosen_slices(plane, Components.join(parts[plane.view]))
-                found = self.findings(plane, layout, rows[plane.view])
-                self._write_annotations(found, labels if settings.masks else None)
-        return layout, rows
+            self.job.crew.share(find, planes)
+        return ((plane, Components.join(parts[plane.view])) for plane in planes)
 
     def findings(self, plane: Plane, layout: Layout, rows: Components | None) -> Findings:
         """What was found in a plane; `rows` are None for a case without labels."""
         settings = self.job.settings
-        folder = settings.folder(self.case_id, plane.view, self.part)
+        folder = settings.folder(self.case.id, plane.view, self.part)
         known = Components.none() if rows is None else rows
+        objects = tuple(volume.objects for volume in self.case.labels)
         return Findings(
-            self.case_id,
+            self.case.id,
             plane,
             layout.frame.grid,
             known,
             settings.extent,
             self._chosen(plane, known),
-            f"{folder}/{self.case_id}_{plane.view}_",
+            f"{folder}/{self.case.id}_{plane.view}_",
             image_format(settings.images).suffix if layout.image is not None and settings.images else "",
             rows is not None,
             self.part,
+            objects if any(objects) else (),
         )
 
     def slice(self, file: VolumeFile, header: Header, layout: Layout, found: Sequence[Findings]) -> None:
@@ -270,13 +298,9 @@ class _Work:
         self.job.crew.share(write, consecutive(chosen - first, slices_per_block(data, piece, rule.dtype)))
         self.tally.files += map(found.name, chosen.tolist())
 
-    def _write_annotations(self, found: Findings, labels: NDArray[Any] | None) -> None:
-        settings = self.job.settings
-        masks = None
-        if labels is not None:
-            masks = SliceMasks(labels, found.plane, found.rows, settings.connectivity)
+    def _write_annotations(self, found: Findings, masks: Masks | None) -> None:
         with self.tally.phase("write"):
-            for writer in settings.formats:
+            for writer in self.job.settings.formats:
                 for name, content in writer.case_files(found, masks):
                     self.batch.write(name, content)
                     self.tally.files.append(name)

@@ -148,16 +148,16 @@ class Journal:
             ) from why
 
 
-def stamp(image: VolumeFile | None, labels: VolumeFile | None) -> Stamps:
+def stamp(files: Iterable[VolumeFile]) -> Stamps:
     """Path, frame, size and modification time (ns) of each input; None for what the system does not tell."""
     stamps: Stamps = []
-    for file in (image, labels):
-        if file is not None:
+    for file in files:
+        for path in file.paths:
             try:
-                status = Path(file.where).stat()
-                stamps.append([file.where, file.volume_index, status.st_size, status.st_mtime_ns])
+                status = Path(path).stat()
+                stamps.append([path, file.volume_index, status.st_size, status.st_mtime_ns])
             except OSError:
-                stamps.append([file.where, file.volume_index, None, None])
+                stamps.append([path, file.volume_index, None, None])
     return stamps
 
 

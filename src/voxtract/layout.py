@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from voxtract.compute.labels import foreground_box
 from voxtract.compute.resample import resample
 from voxtract.errors import InvalidInput
-from voxtract.geometry import Crop, Grid, Plane, Reorientation, Resampling
-from voxtract.model import Header, VolumeFile
+from voxtract.geometry import Crop, Grid, Plane, Reorientation, Resampling, Shape3, View
+from voxtract.model import Case, Header
 from voxtract.settings import Settings
 
 if TYPE_CHECKING:
@@ -30,11 +32,14 @@ class Frame:
     ----------
     grid : Grid
         Of the voxels at the end.
+    turned : (x, y, z)
+        Voxels after the first step, whether or not it turns anything.
     turn, resampling, crop : optional
         The steps, in this order.
     """
 
     grid: Grid
+    turned: Shape3
     turn: Reorientation | None = None
     resampling: Resampling | None = None
     crop: Crop | None = None
@@ -49,7 +54,7 @@ class Frame:
             resampling = Resampling.to_spacing(grid, settings.spacing_mm)
         elif settings.resize is not None:
             resampling = Resampling.to_shape(grid, settings.resize)
-        frame = cls(grid if resampling is None else resampling.grid(grid), turn, resampling)
+        frame = cls(grid if resampling is None else resampling.grid(grid), grid.shape, turn, resampling)
         if settings.crop is None or isinstance(settings.crop, str):
             return frame
         return frame.cropped(settings.crop_of(frame.grid.shape))
@@ -58,20 +63,33 @@ class Frame:
         """The same with a crop at the end."""
         return replace(self, grid=crop.grid(self.grid), crop=crop)
 
-    def cropped_to_foreground(self, labels: NDArray[Any], where: str) -> Frame:
-        """The same, cropped to what is labelled.
+    def cropped_to_foreground(self, labels: Sequence[NDArray[Any]], where: str) -> Frame:
+        """The same, cropped to what is labelled in any of the volumes.
 
         Raises
         ------
         InvalidInput
             Nothing is.
         """
-        box = foreground_box(labels)
-        if box is None:
+        boxes = [box for box in map(foreground_box, labels) if box is not None]
+        if not boxes:
             raise InvalidInput(
                 f"{where}: has no voxel above 0, so crop='foreground' leaves nothing; leave the case or the crop out"
             )
-        return self.cropped(Crop.box(*box, self.grid.shape))
+        starts, stops = np.array(boxes).transpose(1, 0, 2)
+        return self.cropped(Crop.box(_shape(starts.min(axis=0)), _shape(stops.max(axis=0)), self.grid.shape))
+
+    def source_index(self, axis: int, index: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Slices of the volume as it is read that lie at, or nearest to, slices of the volume at the end of the frame.
+
+        `axis` is that of the volume at the end.
+        """
+        old = index if self.crop is None else index + self.crop.start[axis]
+        if self.resampling is not None:
+            old = np.rint(self.resampling.coordinates(axis)[old]).astype(np.int64)
+        if self.turn is None or not self.turn.flip[axis]:
+            return old
+        return self.turned[axis] - 1 - old
 
     def image(self, voxels: NDArray[Any], order: str) -> NDArray[Any]:
         """Take an image volume through the steps; `order` is that of `resample`."""
@@ -91,24 +109,32 @@ class Layout:
 
     Parameters
     ----------
-    image, labels : Header, optional
+    image : Header, optional
+    labels : (Header, ...)
+        Of the label volumes.
     frame : Frame
+    views : ("axial" | "coronal" | "sagittal", ...)
+        Those that are cut.
     planes : (Plane, ...)
         One for each view.
     image_slabs, labels_slabs : bool
         The image can be worked on slab by slab along z, without holding the volume; the labels.
+    labels_together : bool
+        All label volumes are held at the same time.
     """
 
     image: Header | None
-    labels: Header | None
+    labels: tuple[Header, ...]
     frame: Frame
+    views: tuple[View, ...]
     planes: tuple[Plane, ...]
     image_slabs: bool
     labels_slabs: bool
+    labels_together: bool
 
     @classmethod
-    def of(cls, image: VolumeFile | None, labels: VolumeFile | None, settings: Settings) -> Layout:
-        """Read the headers of a case that has an image, labels, or both.
+    def of(cls, case: Case, settings: Settings) -> Layout:
+        """Read the headers of a case, as far as `settings` ask for its volumes.
 
         Raises
         ------
@@ -116,47 +142,52 @@ class Layout:
             A header cannot be read, the two do not share a grid, a slice is larger than the target size, or what
             is asked for needs labels and there are none.
         """
-        image_header = None if image is None else image.header()
-        labels_header = None if labels is None else labels.header()
-        if image_header is not None and labels_header is not None:
-            _check_pair(image_header, labels_header, affine=not settings.allow_affine_mismatch)
-        place = image_header or labels_header  # the image, where there is one, says where the case lies
-        if place is None:
-            raise TypeError("a case without image and labels has no layout")
+        image = None if case.image is None else case.image.header()
+        labels = tuple(volume.file.header() for volume in case.labels)
+        for header in labels:
+            if image is not None or header is not labels[0]:
+                _check_pair(image or labels[0], header, affine=not settings.allow_affine_mismatch)
+        place = image or labels[0]  # the image, where there is one, says where the case lies
+        views = settings.views_of(case)
         with said_of(place.where):
-            _check_labels_needed(labels_header, settings)
+            _check_labels_needed(labels, settings)
             frame = Frame.of(place.grid, settings)
-            planes = () if settings.crop == "foreground" else planes_of(frame, settings)
-        along_z = (frame.turn, frame.resampling, settings.crop) == (None, None, None) and settings.views == ("axial",)
+            planes = () if settings.crop == "foreground" else planes_of(frame, views, settings)
+        along_z = (frame.turn, frame.resampling, settings.crop) == (None, None, None) and views == ("axial",)
         return cls(
-            image_header,
-            labels_header,
+            image,
+            labels,
             frame,
+            views,
             planes,
             image_slabs=along_z and not isinstance(settings.normalization, str),
             labels_slabs=along_z
             and settings.extent == "slice"
             and settings.threshold is None
             and not settings.masks
-            and _plain(labels_header),
+            and all(map(_plain, labels)),
+            labels_together=settings.masks or settings.crop == "foreground",
         )
 
     def with_frame(self, frame: Frame, settings: Settings) -> Layout:
         """The same with another frame."""
-        return replace(self, frame=frame, planes=planes_of(frame, settings))
+        return replace(self, frame=frame, planes=planes_of(frame, self.views, settings))
 
     @property
     def memory(self) -> int:
         """Bytes that the case holds at most: one volume at a time, and room to work."""
-        need = 0
+        image = 0
         if self.image is not None:
-            need = SLAB if self.image_slabs else self.image.nbytes + self._resampled(self.image, as_is=False)
-        if self.labels is not None:
-            whole = self.labels.nbytes + self._resampled(self.labels, as_is=True)
-            if not _plain(self.labels):  # become integers of up to 8 bytes
-                whole += self.labels.nbytes // self.labels.dtype.itemsize * 8
-            need = max(need, SLAB if self.labels_slabs else whole)
-        return SCRATCH + need
+            image = SLAB if self.image_slabs else self.image.nbytes + self._resampled(self.image, as_is=False)
+        labels = [SLAB if self.labels_slabs else self._whole(header) for header in self.labels]
+        return SCRATCH + max(image, sum(labels) if self.labels_together else max(labels, default=0))
+
+    def _whole(self, labels: Header) -> int:
+        """Bytes of a label volume that is held."""
+        whole = labels.nbytes + self._resampled(labels, as_is=True)
+        if not _plain(labels):  # become integers of up to 8 bytes
+            whole += labels.nbytes // labels.dtype.itemsize * 8
+        return whole
 
     def _resampled(self, header: Header, *, as_is: bool) -> int:
         """Bytes that resampling takes: its result, and the copy that splines need, wherever they are asked for."""
@@ -167,9 +198,9 @@ class Layout:
         return math.prod(self.frame.resampling.shape) * itemsize + copy
 
 
-def planes_of(frame: Frame, settings: Settings) -> tuple[Plane, ...]:
+def planes_of(frame: Frame, views: Sequence[View], settings: Settings) -> tuple[Plane, ...]:
     """The planes that cut the volume at the end of `frame`."""
-    return tuple(Plane(view, frame.grid.shape, settings.target_size) for view in settings.views)
+    return tuple(Plane(view, frame.grid.shape, settings.target_size) for view in views)
 
 
 @contextmanager
@@ -183,13 +214,18 @@ def said_of(where: str) -> Iterator[None]:
         raise InvalidInput(f"{where}: {why}") from why
 
 
-def _plain(labels: Header | None) -> bool:
+def _plain(labels: Header) -> bool:
     """Whether labels are taken as they are stored."""
-    return labels is not None and labels.dtype.kind in "iu" and not labels.is_scaled
+    return labels.dtype.kind in "iu" and not labels.is_scaled
 
 
-def _check_labels_needed(labels: Header | None, settings: Settings) -> None:
-    if labels is not None:
+def _shape(values: NDArray[np.int64]) -> Shape3:
+    x, y, z = values.tolist()
+    return x, y, z
+
+
+def _check_labels_needed(labels: Sequence[Header], settings: Settings) -> None:
+    if labels:
         return
     if settings.choice.annotated:
         raise InvalidInput("has no labels, but slices='annotated' takes slices with annotations; pass slices='all'")

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
@@ -11,7 +11,8 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from voxtract.geometry import Grid, Plane
+    from voxtract.classes import ClassMap
+    from voxtract.geometry import Grid, Plane, View
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -68,6 +69,12 @@ class Components:
         Voxels of the component.
     total : (n, 3) int64, optional
         Sum of the voxel coordinates (x, y, z), where the center of mass was asked for.
+    category : (n,) int64, optional
+        Class, where the source says what label values mean.
+    score : (n,) float64, optional
+        Of the object in the slice, where the source has scores; NaN: it has none here.
+    volume : (n,) int64, optional
+        Which of the case's label volumes the row was found in, where there are several; 0-based.
     """
 
     start: NDArray[np.int64]
@@ -75,20 +82,27 @@ class Components:
     label: NDArray[Any]
     count: NDArray[np.int64]
     total: NDArray[np.int64] | None = None
+    category: NDArray[np.int64] | None = None
+    score: NDArray[np.float64] | None = None
+    volume: NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         return len(self.label)
 
+    @property
+    def class_id(self) -> NDArray[Any]:
+        """(n,) what a class map speaks of: the category, or the label value where the source knows no categories."""
+        return self.label if self.category is None else self.category
+
+    @property
+    def columns(self) -> dict[str, NDArray[Any]]:
+        """The arrays that are there, by name."""
+        found = {one.name: getattr(self, one.name) for one in fields(self)}
+        return {name: column for name, column in found.items() if column is not None}
+
     def select(self, keep: NDArray[Any]) -> Components:
         """Rows where the boolean (n,) `keep` is set, or rows at the integer positions `keep`."""
-        return replace(
-            self,
-            start=self.start[keep],
-            stop=self.stop[keep],
-            label=self.label[keep],
-            count=self.count[keep],
-            total=None if self.total is None else self.total[keep],
-        )
+        return Components(**{name: column[keep] for name, column in self.columns.items()})
 
     def moved(self, offset: int) -> Components:
         """The same components of a piece of a volume that begins at z = `offset`."""
@@ -98,15 +112,12 @@ class Components:
 
     @classmethod
     def join(cls, parts: Sequence[Components]) -> Components:
-        """All rows of one or more `parts`, one after the other."""
-        totals = [part.total for part in parts if part.total is not None]
-        return cls(
-            start=np.concatenate([part.start for part in parts]),
-            stop=np.concatenate([part.stop for part in parts]),
-            label=np.concatenate([part.label for part in parts]),
-            count=np.concatenate([part.count for part in parts]),
-            total=np.concatenate(totals) if len(totals) == len(parts) else None,
-        )
+        """All rows of one or more `parts`, one after the other; a column that one part lacks is left out."""
+        columns = [part.columns for part in parts]
+        shared = [name for name in columns[0] if all(name in part for part in columns)]
+        if len({part.label.dtype for part in parts}) > 1:  # labels are above 0; signed with unsigned would become float
+            columns = [part | {"label": part["label"].astype(np.uint64)} for part in columns]
+        return cls(**{name: np.concatenate([part[name] for part in columns]) for name in shared})
 
     @classmethod
     def none(cls) -> Components:
@@ -152,6 +163,8 @@ class Findings:
         Whether the case has labels at all; without them there are no rows.
     split : str, optional
         Part of the data set the case belongs to, as "train".
+    objects : (mapping of label value to key, ...)
+        Names of single objects in the tool that they come from, for each label volume of the case.
     """
 
     case_id: str
@@ -164,6 +177,7 @@ class Findings:
     suffix: str
     labelled: bool = True
     split: str | None = None
+    objects: tuple[Mapping[int, str], ...] = ()
 
     def name(self, index: int, suffix: str | None = None) -> str:
         """File of slice `index`, relative to the output folder: the image, or beside it one with another suffix."""
@@ -188,6 +202,10 @@ class VolumeFile(Protocol):
     def volume_index(self) -> int | None:
         """Which frame of several is taken."""
 
+    @property
+    def paths(self) -> Sequence[str]:
+        """The files it is read from, by whose size and time a later run sees that nothing has changed."""
+
     def header(self) -> Header:
         """Shape, affine, dtype and scaling, without reading voxels."""
 
@@ -199,12 +217,52 @@ class VolumeFile(Protocol):
 
 
 @dataclass(frozen=True, eq=False, slots=True)
+class LabelVolume:
+    """One label volume of a case, and what its source says of the values.
+
+    Parameters
+    ----------
+    file : VolumeFile
+        Its voxels.
+    name : str
+        What tells it from the others of the case, as the class "lung"; may be empty for the only one.
+    category : int, or mapping of label value to int, optional
+        Class of all objects, or of each; a number of the source's `classes`. None: the label value is the class.
+    objects : mapping of label value to str
+        Key of the object in the tool it comes from.
+    scores : mapping of view to slice index to label value to float
+        Slices are those of the volume as it is read, 0-based.
+    views : ("axial" | "coronal" | "sagittal", ...), optional
+        It was drawn on slices of these views and is looked at in no other; None: in all.
+    """
+
+    file: VolumeFile
+    name: str = ""
+    category: int | Mapping[int, int] | None = None
+    objects: Mapping[int, str] = field(default_factory=dict)
+    scores: Mapping[View, Mapping[int, Mapping[int, float]]] = field(default_factory=dict)
+    views: tuple[View, ...] | None = None
+
+
+@dataclass(frozen=True, eq=False, slots=True)
 class Case:
-    """One image volume and what annotates it; either may be missing, never both."""
+    """One image volume and what annotates it; either may be missing, never both.
+
+    Parameters
+    ----------
+    id : str
+        Unique in its source; can be the name of a folder.
+    image : VolumeFile, optional
+    labels : (LabelVolume, ...)
+        On the image's grid. Objects that overlap are in different ones.
+    views : ("axial" | "coronal" | "sagittal", ...), optional
+        Views that are cut where the user names none.
+    """
 
     id: str
     image: VolumeFile | None = None
-    labels: VolumeFile | None = None
+    labels: tuple[LabelVolume, ...] = ()
+    views: tuple[View, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,17 +273,46 @@ class Skipped:
     reason: str
 
 
-class Source(Protocol):
-    """Something that lists cases: a NIfTI file, a folder, a pair of folders."""
+@dataclass(frozen=True, slots=True)
+class Remark:
+    """Something about a file that is used, and that a person should look at."""
 
-    @property
-    def description(self) -> str:
-        """What was recognised, in a line for people."""
+    where: str
+    message: str
 
-    @property
-    def cases(self) -> Sequence[Case]:
-        """The cases, sorted by file name; every id is there once and can be a folder name."""
 
-    @property
-    def skipped(self) -> Sequence[Skipped]:
-        """What the listing found and no case uses."""
+@dataclass(frozen=True, slots=True)
+class Match:
+    """Which file serves a case as what, and why."""
+
+    case: str
+    role: str
+    where: str
+    why: str
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Source:
+    """Cases, listed from a file, a folder, or an export of some tool.
+
+    Parameters
+    ----------
+    description : str
+        What was recognised, in a line for people.
+    cases : (Case, ...)
+        In a fixed order; every id is there once.
+    skipped : (Skipped, ...)
+        What the listing found and no case uses.
+    remarks : (Remark, ...)
+    matches : (Match, ...)
+        What belongs together and why, where that is more than a matter of equal names.
+    classes : ClassMap, optional
+        Names and colours of the categories of the label volumes.
+    """
+
+    description: str
+    cases: tuple[Case, ...]
+    skipped: tuple[Skipped, ...] = ()
+    remarks: tuple[Remark, ...] = ()
+    matches: tuple[Match, ...] = ()
+    classes: ClassMap | None = None

@@ -23,8 +23,9 @@ from voxtract.compute.labels import stored_labels
 from voxtract.crew import Crew, default_memory_limit, default_workers
 from voxtract.errors import InvalidInput, OutputError, VoxtractError
 from voxtract.geometry import Plane, View
-from voxtract.job import Job, names, used
+from voxtract.job import Job, names
 from voxtract.journal import Journal
+from voxtract.labelling import categories
 from voxtract.layout import Layout
 from voxtract.model import Case, Source
 from voxtract.progress import Progress
@@ -51,7 +52,7 @@ class ExtractOptions(ImageOptions, AnnotationOptions, DataOptions, total=False):
 def extract(
     source: Source | str | os.PathLike[str],
     output_path: str | os.PathLike[str],
-    views: Sequence[View] = ("axial",),
+    views: Sequence[View] | None = None,
     *,
     images: Literal["tiff", "png"] | None = "tiff",
     annotations: str | Sequence[str] | None = "csv",
@@ -76,7 +77,8 @@ def extract(
         What :func:`voxtract.open_source` returns, or a path for it.
     output_path : path
         Folder to write to; made where it is missing.
-    views : sequence of {"axial", "coronal", "sagittal"}
+    views : sequence of {"axial", "coronal", "sagittal"}, optional
+        By default those that the source names for a case, else axial.
     images : {"tiff", "png"}, optional
         Written for cases with an image; None writes none.
     annotations : {"csv", "coco", "yolo", "voc", "parquet"} or several of them, optional
@@ -139,6 +141,7 @@ def extract_source(
     progress: bool | None = None,
 ) -> Report:
     """Run `settings` over an open source with a journal; see :func:`extract`."""
+    settings = settings.for_source(source)
     return run(
         source,
         output,
@@ -182,6 +185,8 @@ def run(
     journal = None if open_journal is None else open_journal()
     for left_out in source.skipped:
         log.warning("left out: %s: %s", left_out.where, left_out.reason)
+    for remark in source.remarks:
+        log.warning("%s: %s", remark.where, remark.message)
     crew = Crew(workers, default_memory_limit() if memory_limit is None else memory_limit)
     bar = Progress(len(source.cases), title, show=progress, log_errors=not keep_files)
     parts, lists = divide(source, settings, workers)
@@ -222,16 +227,14 @@ def _classes_of_cases(source: Source, settings: Settings, workers: int) -> dict[
     """Classes of the label values that each case has."""
 
     def of(case: Case) -> list[int]:
-        if case.labels is None:
-            return []
-        volume = case.labels.read()
-        values = np.unique(stored_labels(volume, settings.threshold))
-        values = values[values > 0]
+        values: set[int] = set()
+        for volume in case.labels:
+            labels = np.unique(stored_labels(volume.file.read(), settings.threshold))
+            values.update(categories(labels[labels > 0], volume).tolist())
         if settings.classes is not None:
-            values = values[np.isin(values, settings.classes)]
+            values.intersection_update(settings.classes)
         known = settings.known_classes
-        found: list[int] = np.unique(values if known is None else known.ids(values)).tolist()
-        return found
+        return sorted(values if known is None else set(known.ids(list(values)).tolist()))
 
     with ThreadPoolExecutor(workers) as pool:
         return dict(zip([case.id for case in source.cases], pool.map(of, source.cases), strict=True))
@@ -259,7 +262,7 @@ def _finish(
         staging.write(name, text)
     extraction = open_extraction(staging.root)
     silent = [name for name in settings.annotation_names if name in OF_SLICES]
-    bare = [case.id for case in source.cases if case.labels is None]
+    bare = [case.id for case in source.cases if not case.labels]
     if silent and bare:
         shown = ", ".join(bare[:5]) + (", …" if len(bare) > 5 else "")
         log.warning(
@@ -295,14 +298,14 @@ def plan(
     device, workers = check_run(backend, workers)
     results = []
     for case in source.cases:
-        image, labels = used(case, settings)
-        inputs = names(image, labels)
+        case = settings.needed(case)
+        inputs = names(case)
         try:
-            layout = Layout.of(image, labels, settings)
+            layout = Layout.of(case, settings)
         except VoxtractError as error:
             results.append(CaseResult(case.id, "failed", inputs, error=error))
         else:
-            slices: dict[str, int] = {plane.view: _planned(plane, settings) for plane in layout.planes} if image else {}
+            slices: dict[str, int] = {plane.view: _planned(plane, settings) for plane in layout.planes if case.image}
             results.append(CaseResult(case.id, "planned", inputs, slices))
     return Report(str(output), device.name, workers, tuple(results), tuple(source.skipped))
 
@@ -322,12 +325,12 @@ def check_cases(source: Source, settings: Settings) -> None:
     seen: dict[str, Case] = {}
     for case in source.cases:
         if case.id in seen:
-            both = " and ".join(" + ".join(names(c.image, c.labels)) for c in (seen[case.id], case))
+            both = " and ".join(" + ".join(names(c)) for c in (seen[case.id], case))
             raise InvalidInput(f"{both} have the same case id {case.id!r}; rename one, or extract them separately")
         if not case.id or case.id in (".", "..") or any(c in case.id for c in ("/", "\0", os.sep)):
             raise InvalidInput(f"case id {case.id!r} cannot be the name of a folder")
         seen[case.id] = case
-    if not any(any(used(case, settings)) for case in source.cases):
+    if not any(names(settings.needed(case)) for case in source.cases):
         raise InvalidInput(
             f"{source.description}: nothing to do: images={settings.images!r} and annotations={settings.annotations!r} "
             "leave out all that the source has; ask for one that it has"

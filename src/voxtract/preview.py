@@ -92,7 +92,7 @@ def preview(
     if min(tiles, columns, tile_px) < 1:
         raise InvalidInput(f"tiles {tiles}, columns {columns}, tile_px {tile_px}: each must be at least 1")
     found = _chosen_findings(extraction, cases, views)
-    classes = extraction.class_map or ClassMap.of_labels(np.concatenate([one.rows.label for one in found]))
+    classes = extraction.class_map or ClassMap.of_labels(np.concatenate([one.rows.class_id for one in found]))
     picks = _picked(found, tiles, choose)
     drawn = [
         tile for one, slices in zip(found, picks, strict=True) for tile in _tiles(extraction, one, slices, classes)
@@ -161,7 +161,7 @@ def _tiles(extraction: Extraction, found: Findings, slices: NDArray[np.int64], c
         rows = rows_of_slice(found, index)
         caption = f"{found.case_id}  {found.plane.view} {index}"
         spacing_mm = found.plane.pixel_spacing_mm(found.grid.spacing_mm)
-        labels = classes.ids(found.rows.label[rows])
+        labels = classes.ids(found.rows.class_id[rows])
         tiles.append(Tile(tone.grey(image), pixel_boxes(found, rows), labels, caption, spacing_mm, (0, 255)))
     return tiles
 

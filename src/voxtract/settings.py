@@ -6,7 +6,7 @@ import dataclasses
 import math
 import operator
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 import numpy as np
@@ -22,7 +22,7 @@ from voxtract.write import ANNOTATION_FORMATS, annotation_format, image_format
 from voxtract.write.tables import Columns
 
 if TYPE_CHECKING:
-    from voxtract.model import Components
+    from voxtract.model import Case, Components, Source
     from voxtract.write.annotations import AnnotationFormat
 
 # folders below the output folder that a case's files go to
@@ -81,8 +81,8 @@ class Settings:
 
     Parameters
     ----------
-    views : sequence of {"axial", "coronal", "sagittal"}
-        Axes that are cut: z, y or x of the voxel array.
+    views : sequence of {"axial", "coronal", "sagittal"}, optional
+        Axes that are cut: z, y or x of the voxel array. By default those that the source names for a case, else axial.
     images : {"tiff", "png"}, optional
         Format of the slice images; None writes none.
     annotations : {"csv", "coco", "yolo", "voc", "parquet"} or several of them, optional
@@ -119,7 +119,7 @@ class Settings:
     min_size : int
         Fewer pixels (voxels in 3D) than this are left out.
     classes : sequence of int, optional
-        Label values to take; by default all above 0.
+        Label values to take; by default all above 0. Of a source that names classes: the ids of these.
     threshold : float, optional
         Makes a mask of any volume: values above it are label 1.
     skip_empty : bool
@@ -162,7 +162,7 @@ class Settings:
         A word that is not known (the message lists the allowed ones), or two that contradict each other.
     """
 
-    views: Sequence[View] = ("axial",)
+    views: Sequence[View] | None = None
     images: Literal["tiff", "png"] | None = "tiff"
     annotations: str | Sequence[str] | None = "csv"
     saving_mode: Literal["case", "view", "flat"] = "case"
@@ -201,10 +201,11 @@ class Settings:
 
     def __post_init__(self) -> None:
         self._make_plain()
-        for view in self.views:
-            check_view(view)
-        if not self.views or len(set(self.views)) != len(self.views):
-            raise InvalidInput(f"views {list(self.views)}: give one or more views, each once")
+        if self.views is not None:
+            for view in self.views:
+                check_view(view)
+            if not self.views or len(set(self.views)) != len(self.views):
+                raise InvalidInput(f"views {list(self.views)}: give one or more views, each once")
         check_choice("images", self.images, (None, "tiff", "png"))
         for name in self.annotation_names:
             check_choice("annotations", name, ANNOTATION_FORMATS)
@@ -285,7 +286,7 @@ class Settings:
                 "components='volume' needs extraction_mode='volume': a 3D component belongs to no single slice"
             )
         one_table = "csv" in self.annotation_names and self.extraction_mode == "volume"
-        if one_table and self.saving_mode == "flat" and len(self.views) > 1:
+        if one_table and self.saving_mode == "flat" and len(self.views or ()) > 1:
             raise InvalidInput(
                 "saving_mode='flat' with extraction_mode='volume' has one <case>.csv for all views; "
                 "take one view, or saving_mode='case' or 'view'"
@@ -361,6 +362,20 @@ class Settings:
         """Whether the labels of a case are read."""
         return bool(self.annotation_names) or self.choice.annotated or self.crop == "foreground"
 
+    def views_of(self, case: Case) -> tuple[View, ...]:
+        """Views that are cut of a case."""
+        return tuple(self.views or case.views or ("axial",))
+
+    def needed(self, case: Case) -> Case:
+        """The case without the volumes that are not asked for."""
+        return replace(case, image=case.image if self.images else None, labels=case.labels if self.needs_labels else ())
+
+    def for_source(self, source: Source) -> Settings:
+        """The same with the classes that the source names, where the user has named none."""
+        if self.class_map is not None or source.classes is None:
+            return self
+        return replace(self, class_map=source.classes)
+
     def crop_of(self, shape: Shape3) -> Crop:
         """The box that `crop` leaves of a volume; not for "foreground"."""
         if self.crop is None or isinstance(self.crop, str):
@@ -378,9 +393,9 @@ class Settings:
         """Rows of `found` that `classes` and `min_size` let through."""
         keep = found.count >= self.min_size
         if self.classes is not None:
-            ends = np.iinfo(found.label.dtype)  # a list that mixes widths would go through float64
+            ends = np.iinfo(found.class_id.dtype)  # a list that mixes widths would go through float64
             wanted = [label for label in self.classes if ends.min <= label <= ends.max]
-            keep &= np.isin(found.label, np.array(wanted, found.label.dtype))
+            keep &= np.isin(found.class_id, np.array(wanted, found.class_id.dtype))
         return found if keep.all() else found.select(keep)
 
     def folder(self, case_id: str, view: View, part: str | None = None) -> str:

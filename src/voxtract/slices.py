@@ -277,7 +277,7 @@ def run_plain(
     progress: bool | None = None,
 ) -> Report:
     """Run one view over a plain folder, write its stats file if asked for, and report."""
-    (view,) = settings.views
+    (view,) = settings.views or ("axial",)
     report = run(
         source,
         output,

@@ -11,7 +11,7 @@ import pytest
 
 from tests.read.test_nifti import encoded, voxels, write
 from voxtract.errors import InvalidInput, NotFound, UnreadableFile, VoxtractError
-from voxtract.model import Source, VolumeFile
+from voxtract.model import Case, Source, VolumeFile
 from voxtract.read import NiftiFile, open_source, plain_file, plain_folder
 
 
@@ -27,9 +27,14 @@ def table(source: Source, root: Path) -> dict[str, tuple[str | None, str | None]
     def name(file: VolumeFile | None) -> str | None:
         return None if file is None else Path(file.where).relative_to(root).as_posix()
 
-    cases = {case.id: (name(case.image), name(case.labels)) for case in source.cases}
+    cases = {case.id: (name(case.image), name(labels_of(case))) for case in source.cases}
     assert len(cases) == len(source.cases)
     return cases
+
+
+def labels_of(case: Case) -> VolumeFile | None:
+    (only,) = case.labels or (None,)
+    return None if only is None else only.file
 
 
 def skipped(source: Source, root: Path) -> dict[str, str]:
@@ -65,9 +70,9 @@ def test_the_files_of_a_source_can_be_read(tmp_path: Path) -> None:
     write(tmp_path / "labels" / "a.nii", encoded(data))
     (case,) = open_source(tmp_path, volume_index=1).cases
     assert case.image is not None
-    assert case.labels is not None
+    (labels,) = case.labels
     assert (case.image.read().data == data[..., 1]).all()
-    assert (case.labels.read().data == data[..., 1]).all()
+    assert (labels.file.read().data == data[..., 1]).all()
 
 
 def test_a_folder_lists_its_volumes_sorted_by_name(tmp_path: Path) -> None:
@@ -76,7 +81,7 @@ def test_a_folder_lists_its_volumes_sorted_by_name(tmp_path: Path) -> None:
     source = open_source(tmp_path)
     stems = ["Z", "a", "b", "c d", "case_0000", "case_0001", "Ä"]  # numbers may count cases: nothing is taken off
     assert [case.id for case in source.cases] == stems
-    assert all(case.labels is None for case in source.cases)
+    assert all(case.labels == () for case in source.cases)
     assert source.skipped == ()
 
 
@@ -151,7 +156,7 @@ def test_ten_thousand_names(tmp_path: Path) -> None:
     source = open_source(tmp_path)
     assert [case.id for case in source.cases] == [f"case {i:05}" for i in range(10_000)]
     assert [case.image for case in source.cases] == [NiftiFile(tmp_path / name) for name in images]
-    assert [case.labels for case in source.cases] == [NiftiFile(tmp_path / name) for name in labels]
+    assert [labels_of(case) for case in source.cases] == [NiftiFile(tmp_path / name) for name in labels]
     assert source.skipped == ()
     assert [case.id for case in open_source(tmp_path / "images").cases] == [f"case {i:05}_0000" for i in range(10_000)]
 
@@ -408,9 +413,10 @@ def test_plain_folder_takes_nii_gz_only(tmp_path: Path, kind: Literal["image", "
     source = plain_folder(str(tmp_path), kind)
     assert [case.id for case in source.cases] == ["a_0000", "b", "b_seg"]
     for case in source.cases:
-        assert getattr(case, kind) == NiftiFile(tmp_path / f"{case.id}.nii.gz")
+        file = case.image if kind == "image" else labels_of(case)
+        assert file == NiftiFile(tmp_path / f"{case.id}.nii.gz")
         assert (case.image is None) == (kind == "labels")
-        assert (case.labels is None) == (kind == "image")
+        assert (case.labels == ()) == (kind == "image")
     assert list(skipped(source, tmp_path)) == ["._b.nii.gz"]
 
 
@@ -430,7 +436,7 @@ def test_plain_folder_without_files(tmp_path: Path) -> None:
 def test_plain_file(tmp_path: Path) -> None:
     touch(tmp_path, "a.b.nii.gz", "c.txt")
     source = plain_file(tmp_path / "a.b.nii.gz", "labels", volume_index=2)
-    assert [(case.id, case.labels) for case in source.cases] == [("a.b", NiftiFile(tmp_path / "a.b.nii.gz", 2))]
+    assert [(case.id, labels_of(case)) for case in source.cases] == [("a.b", NiftiFile(tmp_path / "a.b.nii.gz", 2))]
     with pytest.raises(NotFound, match="no such file"):
         plain_file(tmp_path / "gone.nii.gz", "image")
     with pytest.raises(InvalidInput, match=r"is a folder, .* extract_slices_dataset takes a folder"):

@@ -57,6 +57,8 @@ def expected_row(case: Annotated, label: int, voxels: Any) -> dict[str, Any]:
         "SLICE": low[index],
         "LABEL": label,
         "CLASS": f"label_{label}",
+        "OBJECT": None,
+        "SCORE": pytest.approx(math.nan, nan_ok=True),
         "COUNT": len(voxels),
         "AREA_MM2": len(voxels) * math.sqrt(max((lengths[row] * lengths[column]) ** 2 - across**2, 0)),
         "VOLUME_MM3": len(voxels) * abs(float(np.dot(np.cross(steps[0], steps[1]), steps[2]))),
@@ -121,7 +123,10 @@ def test_a_frame_of_many_cases() -> None:
     for one in (first, second):
         part = frame[frame["CASE"] == one.found.case_id]
         for name, values in component_columns(one.found, None).items():
-            np.testing.assert_array_equal(part[name].to_numpy(), values)
+            if name == "OBJECT":
+                assert part[name].isna().all()
+            else:
+                np.testing.assert_array_equal(part[name].to_numpy(), values)
 
 
 def test_an_empty_frame_has_the_same_columns() -> None:

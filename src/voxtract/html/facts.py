@@ -149,7 +149,7 @@ class LeftOut:
 
 def examine(extraction: Extraction) -> list[CaseFacts]:
     """Look at all cases, in their order; one that does not read says why in its `faults`."""
-    views = max(1, len(extraction.settings.get("views", ())))
+    views = len(extraction.settings.get("views") or ("axial",))
     pictured = spread(np.arange(len(extraction.cases)), max(1, _MOST_PICTURES // views)).tolist()
     format_ = _Format.of(len(pictured) * views)
     formats = dict.fromkeys((extraction.cases[index].id for index in pictured), format_)
@@ -242,7 +242,7 @@ def _view_facts(found: Findings, area: NDArray[np.int64], strip: Strip | None) -
         int((area > 0).sum()),
         found.labelled,
         found.extent == "slice",
-        rows.label,
+        rows.class_id,
         sides_mm.max(axis=1, initial=0).astype(np.float32),
         int((rows.count <= TINY).sum()),
         int(at_border.sum()),
@@ -279,7 +279,7 @@ def _strip(
         rows = rows_of_slice(found, index)
         kept = rows[np.argsort(-found.rows.count[rows], kind="stable")][: format_.boxes]
         slices.append(index)
-        labels.append(found.rows.label[kept])
+        labels.append(found.rows.class_id[kept])
         boxes.append(pixel_boxes(found, kept))
         more.append(len(rows) - len(kept))
         if found.suffix and len(kept):

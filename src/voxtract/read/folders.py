@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from voxtract.errors import InvalidInput, NotFound, UnreadableFile
-from voxtract.model import Case, Skipped
+from voxtract.model import Case, LabelVolume, Skipped, Source
 from voxtract.read.nifti import NiftiFile
 
 NIFTI = (".nii.gz", ".nii")
@@ -63,15 +63,6 @@ class Options:
 
 
 @dataclass(frozen=True, slots=True)
-class NiftiSource:
-    """Cases listed from names; see `voxtract.model.Source`."""
-
-    description: str
-    cases: tuple[Case, ...]
-    skipped: tuple[Skipped, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
 class _Named:
     """A file, and its name with the folders on the way to it, without .nii.gz."""
 
@@ -88,7 +79,7 @@ class _Listing:
         self.skipped.append(Skipped(str(path), reason))
 
 
-def plain_folder(folder: str | os.PathLike[str], kind: Kind, volume_index: int | None = None) -> NiftiSource:
+def plain_folder(folder: str | os.PathLike[str], kind: Kind, volume_index: int | None = None) -> Source:
     """List the ``*.nii.gz`` of a folder itself, sorted by name; an id is the file name without it.
 
     Raises
@@ -111,7 +102,7 @@ def plain_folder(folder: str | os.PathLike[str], kind: Kind, volume_index: int |
     return _alone(f"{folder} ({len(listing.files)} files)", listing, kind, volume_index)
 
 
-def plain_file(path: str | os.PathLike[str], kind: Kind, volume_index: int | None = None) -> NiftiSource:
+def plain_file(path: str | os.PathLike[str], kind: Kind, volume_index: int | None = None) -> Source:
     """List one file; its id is its name without ``.nii.gz`` or ``.nii``.
 
     Raises
@@ -128,7 +119,7 @@ def plain_file(path: str | os.PathLike[str], kind: Kind, volume_index: int | Non
     return _alone(str(path), _single(path, any_name=False), kind, volume_index)
 
 
-def open_folder(folder: Path, options: Options) -> NiftiSource:
+def open_folder(folder: Path, options: Options) -> Source:
     """List a folder: its pair of image and labels folders if it has one, else the files in it; see `open_source`."""
     found = _layout(folder)
     if found is not None:
@@ -137,7 +128,7 @@ def open_folder(folder: Path, options: Options) -> NiftiSource:
         reason = f"lies beside {images.name} and {labels.name}, which are taken; open it by itself"
         beside = (e.path for e in _entries(folder) if _is_nifti(e.name) or e.name.lower() in TEST_FOLDERS)
         skipped = (*source.skipped, *(Skipped(path, reason) for path in beside))
-        return NiftiSource(source.description, source.cases, skipped)
+        return Source(source.description, source.cases, skipped)
     listing = _listed(folder, options)
     files, labels_files = _split(listing.files, options)
     if not labels_files:
@@ -145,17 +136,17 @@ def open_folder(folder: Path, options: Options) -> NiftiSource:
     return _paired(str(folder), _Listing(files, listing.skipped), _Listing(labels_files), options)
 
 
-def open_images(image: Path, options: Options) -> NiftiSource:
+def open_images(image: Path, options: Options) -> Source:
     """List a file or folder as images."""
     return _alone(str(image), _listed(image, options), "image", options.volume_index, options.image_suffix)
 
 
-def open_labels(labels: Path, options: Options) -> NiftiSource:
+def open_labels(labels: Path, options: Options) -> Source:
     """List a file or folder as label volumes."""
     return _alone(str(labels), _listed(labels, options), "labels", options.volume_index, options.labels_suffix)
 
 
-def open_pairs(image: Path, labels: Path, options: Options) -> NiftiSource:
+def open_pairs(image: Path, labels: Path, options: Options) -> Source:
     """List pairs of two files, which belong together whatever their names, or of two folders."""
     description = f"{image} with {labels}"
     images, others = _listed(image, options), _listed(labels, options)
@@ -163,7 +154,7 @@ def open_pairs(image: Path, labels: Path, options: Options) -> NiftiSource:
         return _paired(description, images, others, options)
     (one,), (other,) = images.files, others.files
     shared = [i for i in options.image_ids(one.name) if i in options.labels_ids(other.name)]
-    return NiftiSource(description, (_case([*shared, one.name][0], one, other, options.volume_index),))
+    return Source(description, (_case([*shared, one.name][0], one, other, options.volume_index),))
 
 
 # --- listing
@@ -298,7 +289,7 @@ def _split(files: list[_Named], options: Options) -> tuple[list[_Named], list[_N
 
 def _alone(
     description: str, listing: _Listing, kind: Kind, volume_index: int | None, suffix: Suffixes = None
-) -> NiftiSource:
+) -> Source:
     """Every file a case; a suffix is taken off only if one is given, for ``_0000`` may also count cases."""
     owner: dict[str, _Named] = {}
     for file in listing.files:
@@ -311,11 +302,12 @@ def _alone(
             owner[ids[0]] = file
     if not owner:
         raise NotFound(f"{description}: no file name ends with {_any_of(suffix or ())}; choose another suffix or none")
-    cases = (Case(i, **{kind: NiftiFile(file.path, volume_index)}) for i, file in owner.items())
-    return NiftiSource(description, tuple(cases), tuple(listing.skipped))
+    files = {i: NiftiFile(file.path, volume_index) for i, file in owner.items()}
+    cases = (Case(i, f) if kind == "image" else Case(i, labels=(LabelVolume(f),)) for i, f in files.items())
+    return Source(description, tuple(cases), tuple(listing.skipped))
 
 
-def _paired(description: str, images: _Listing, labels: _Listing, options: Options) -> NiftiSource:
+def _paired(description: str, images: _Listing, labels: _Listing, options: Options) -> Source:
     by_id: dict[str, list[_Named]] = {}
     for image in images.files:
         for i in options.image_ids(image.name):
@@ -346,11 +338,11 @@ def _paired(description: str, images: _Listing, labels: _Listing, options: Optio
             skipped.skip(image.path, _why_unpaired(image, pairs, options))
     ordered = sorted(pairs.items(), key=lambda pair: pair[1][0].name)
     cases = (_case(i, image, file, options.volume_index) for i, (image, file) in ordered)
-    return NiftiSource(description, tuple(cases), tuple(skipped.skipped))
+    return Source(description, tuple(cases), tuple(skipped.skipped))
 
 
 def _case(case: str, image: _Named, labels: _Named, volume_index: int | None) -> Case:
-    return Case(case, NiftiFile(image.path, volume_index), NiftiFile(labels.path, volume_index))
+    return Case(case, NiftiFile(image.path, volume_index), (LabelVolume(NiftiFile(labels.path, volume_index)),))
 
 
 def _why_unpaired(image: _Named, pairs: Container[str], options: Options) -> str:

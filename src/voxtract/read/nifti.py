@@ -52,6 +52,11 @@ class NiftiFile:
         """The path, as messages name it."""
         return str(self.path)
 
+    @property
+    def paths(self) -> tuple[str]:
+        """The file."""
+        return (self.where,)
+
     def header(self) -> Header:
         """Read and check the header; no voxel is read, and of a compressed file only the beginning.
 
@@ -75,9 +80,15 @@ class NiftiFile:
         """
         with _opened(self.path) as file:
             layout = self._layout(file)
-        for remark in layout.remarks:
+        for remark in layout.found.remarks:
             log.warning("%s: %s", self.where, remark)
         return layout.header
+
+    def examine(self) -> tuple[Header, NiftiHeader]:
+        """Read the header and what it was made of, without logging what was repaired; raises as `header`."""
+        with _opened(self.path) as file:
+            layout = self._layout(file)
+        return layout.header, layout.found
 
     def read(self) -> Volume:
         """Read all voxels of the volume.
@@ -137,7 +148,7 @@ class NiftiFile:
             Grid(frame.shape, found.affine), found.stored.newbyteorder("="), found.slope, found.intercept, self.where
         )
         _check_size(header, found.offset, frame.count, size, compressed)
-        return _Layout(header, found.stored, found.offset + frame.index * header.nbytes, compressed, found.remarks)
+        return _Layout(header, found, found.offset + frame.index * header.nbytes, compressed)
 
     def _slabs(self, file: BinaryIO, layout: _Layout, planes: int) -> Iterator[NDArray[Any]]:
         return (self._inflated if layout.compressed else self._mapped)(file, layout, planes)
@@ -172,10 +183,14 @@ class _Layout:
     """Where the voxels of the wanted frame lie in the uncompressed file."""
 
     header: Header
-    stored: np.dtype[Any]  # with the file's byte order
+    found: NiftiHeader
     offset: int
     compressed: bool
-    remarks: tuple[str, ...]
+
+    @property
+    def stored(self) -> np.dtype[Any]:
+        """With the file's byte order."""
+        return self.found.stored
 
 
 @dataclass(frozen=True, slots=True)

@@ -60,7 +60,12 @@ def _of_slice(data: SliceDataset, number: int) -> dict[str, Any]:
 
 
 def _of_case(case: Case) -> dict[str, Any]:
-    files = {key: file for key, file in (("image", case.image), ("label", case.labels)) if file is not None}
+    labels = case.labels[0].file if case.labels else None
+    if len(case.labels) > 1:
+        raise InvalidInput(
+            f"{case.id}: has {len(case.labels)} label volumes, but MONAI's dictionaries hold one; convert it first"
+        )
+    files = {key: file for key, file in (("image", case.image), ("label", labels)) if file is not None}
     for file in files.values():
         if file.volume_index is not None:
             raise InvalidInput(

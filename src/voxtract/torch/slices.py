@@ -149,7 +149,8 @@ def _chosen(extraction: Extraction, views: Sequence[View] | None, split: str | N
         raise NotFound(
             f"{extraction.root}: holds no complete case; run the extraction again (--resume goes on with it)"
         )
-    extracted = tuple(extraction.settings.get("views", ()))
+    everything = [one for case in extraction.cases for one in case.findings()]
+    extracted = tuple(dict.fromkeys(one.plane.view for one in everything))
     if isinstance(views, str):
         raise InvalidInput(f"views {views!r} is one word; give a sequence: ({views!r},)")
     for view in views or ():

@@ -116,7 +116,9 @@ class Rows:
         """
         ends = [plane.pixel(found.start)[:, :2], plane.pixel(found.stop)[:, :2]]
         return cls(
-            np.concatenate(ends, axis=1).astype(np.float32), _ids(found.label, classes), found.count.astype(np.float32)
+            np.concatenate(ends, axis=1).astype(np.float32),
+            _ids(found.class_id, classes),
+            found.count.astype(np.float32),
         )
 
     @classmethod

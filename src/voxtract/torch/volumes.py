@@ -15,11 +15,11 @@ from torch.utils.data import Dataset
 from voxtract.classes import ClassMap
 from voxtract.compute.components import find_components
 from voxtract.compute.labels import stored_labels
-from voxtract.compute.masks import SliceMasks
 from voxtract.compute.normalize import Normalization, PixelRule, Statistics, pixel_rule
 from voxtract.compute.planes import cut
 from voxtract.errors import InvalidInput
 from voxtract.geometry import Plane, View
+from voxtract.labelling import CaseMasks, described, seen_in, together
 from voxtract.layout import Layout, said_of
 from voxtract.model import Case, Components, Source, Volume
 from voxtract.read import open_source
@@ -110,7 +110,8 @@ class VolumeDataset(Dataset[Item]):
         opened = open_source(source) if isinstance(source, str | os.PathLike) else source
         for left_out in opened.skipped:
             log.warning("left out: %s: %s", left_out.where, left_out.reason)
-        self.settings = Settings(views=views, annotations=None, **options)
+        self.views = tuple(views)
+        self.settings = Settings(views=views, annotations=None, **options).for_source(opened)
         self.cache_bytes = cache_bytes
         self.transform = transform
         self._class_map = self.settings.known_classes
@@ -130,7 +131,7 @@ class VolumeDataset(Dataset[Item]):
     @property
     def volume_starts(self) -> NDArray[np.int64]:
         """(cases,) first item of each case; the items of a case follow one another."""
-        return self._starts[: -1 : len(self.settings.views)]
+        return self._starts[: -1 : len(self.views)]
 
     @property
     def volume_bytes(self) -> list[int]:
@@ -151,13 +152,13 @@ class VolumeDataset(Dataset[Item]):
     def origin(self, index: int) -> Origin:
         """Case, view and slice of an item (its ``image_id``)."""
         _, stack, view, at = self._place(index)
-        return Origin(self._stacks[stack].case.id, self.settings.views[view], at)
+        return Origin(self._stacks[stack].case.id, self.views[view], at)
 
     def _place(self, index: int) -> tuple[int, int, int, int]:
         """Item counted from 0, number of the case, number of the view, slice."""
         number = range(len(self))[index]
         part = int(np.searchsorted(self._starts, number, "right")) - 1
-        stack, view = divmod(part, len(self.settings.views))
+        stack, view = divmod(part, len(self.views))
         return number, stack, view, int(self._stacks[stack].slices[view][number - self._starts[part]])
 
 
@@ -174,7 +175,7 @@ class _Found:
     size : (height, width)
     with_masks : bool
         Whether targets have masks.
-    masks : SliceMasks, optional
+    masks : CaseMasks, optional
         Of the rows; None where no mask is asked for or the case has no labels.
     """
 
@@ -182,7 +183,7 @@ class _Found:
     at: NDArray[np.int64]
     size: tuple[int, int]
     with_masks: bool
-    masks: SliceMasks | None
+    masks: CaseMasks | None
 
     def target(self, index: int, image_id: int) -> Target:
         """Target of the slice `index`."""
@@ -228,7 +229,7 @@ class _Stack:
         """Read the headers of a case; see `VolumeDataset` for what may be wrong with them."""
         if case.image is None:
             raise InvalidInput(f"{case.id}: has labels but no image to cut slices from; open the images too (image=)")
-        layout = Layout.of(case.image, case.labels, settings)
+        layout = Layout.of(case, settings)
         none = np.empty(0, np.int64)
         slices = tuple(settings.choice.take(plane.count, none) for plane in layout.planes)
         return cls(case, settings, masks, layout, slices)
@@ -236,7 +237,7 @@ class _Stack:
     @property
     def nbytes(self) -> int:
         """Bytes of the volumes that are kept, as far as headers tell."""
-        headers = (self.layout.image, self.layout.labels if self.with_masks else None)
+        headers = (self.layout.image, *(self.layout.labels if self.with_masks else ()))
         return math.prod(self.layout.frame.grid.shape) * sum(h.dtype.itemsize for h in headers if h is not None)
 
     def decode(self) -> _Decoded:
@@ -244,7 +245,7 @@ class _Stack:
         image, header = self.case.image, self.layout.image
         if image is None or header is None:
             raise TypeError("a case without an image has no slices")
-        labels = self._labels()
+        labels = [self._labels(number) for number in range(len(self.case.labels))]
         found = {plane.view: self._found(plane, labels) for plane in self.layout.planes}
         with said_of(image.where):
             voxels = self._own(self.layout.frame.image(image.read().data, self.settings.interpolation))
@@ -255,13 +256,11 @@ class _Stack:
                 pad_value=self.settings.pad_value,
                 statistics=Statistics(voxels),
             )
-        kept = labels.nbytes if labels is not None and self.with_masks else 0
+        kept = sum(one.nbytes for one in labels) if self.with_masks else 0
         return _Decoded(voxels, rule, found, voxels.nbytes + kept + sum(one.nbytes for one in found.values()))
 
-    def _labels(self) -> NDArray[Any] | None:
-        file, header = self.case.labels, self.layout.labels
-        if file is None or header is None:
-            return None
+    def _labels(self, number: int) -> NDArray[Any]:
+        file, header = self.case.labels[number].file, self.layout.labels[number]
         with said_of(file.where):
             stored = stored_labels(Volume(header, file.read().data), self.settings.threshold)
             return self._own(self.layout.frame.labels(stored))
@@ -270,15 +269,24 @@ class _Stack:
         """Let what was cropped off go."""
         return voxels if self.layout.frame.crop is None else voxels.copy(order="K")
 
-    def _found(self, plane: Plane, labels: NDArray[Any] | None) -> _Found:
-        settings, rows, masks = self.settings, Components.none(), None
-        if labels is not None:
-            found = find_components(labels, plane.view, connectivity=settings.connectivity, objects=settings.objects)
-            rows = settings.keep(found)
-            if self.with_masks:
-                masks = SliceMasks(labels, plane, rows, settings.connectivity)
-        where = self.case.id if self.case.labels is None else self.case.labels.where
-        with said_of(where):
+    def _found(self, plane: Plane, labels: Sequence[NDArray[Any]]) -> _Found:
+        settings, rows, masks, case = self.settings, Components.none(), None, self.case
+        with said_of(case.labels[0].file.where if case.labels else case.id):
+            parts = [
+                described(
+                    find_components(one, plane.view, connectivity=settings.connectivity, objects=settings.objects),
+                    case.labels,
+                    number,
+                    plane,
+                    self.layout.frame,
+                )
+                for number, one in enumerate(labels)
+                if seen_in(case.labels[number], plane, self.layout.frame)
+            ]
+            if parts:
+                rows = settings.keep(together(parts, plane))
+            if labels and self.with_masks:
+                masks = CaseMasks(labels, plane, rows, settings.connectivity)
             known = Rows.of(rows, plane, settings.known_classes)
         return _Found(known, rows.start[:, plane.axes[2]].copy(), plane.size, self.with_masks, masks)
 

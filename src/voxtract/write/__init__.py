@@ -81,7 +81,6 @@ def annotation_format(
     columns, extraction_mode, skip_empty, index_width
         Of CSV; see `voxtract.write.tables.Csv`.
     class_map : ClassMap, optional
-        Of all others.
     outline : function, optional
         Draws the polygons of YOLO.
 
@@ -92,7 +91,7 @@ def annotation_format(
     """
     check_choice("annotations", name, ANNOTATION_FORMATS)
     if name == "csv":
-        return Csv(columns, extraction_mode, skip_empty, index_width)
+        return Csv(columns, extraction_mode, skip_empty, index_width, class_map)
     if name == "coco":
         from voxtract.write.coco import Coco
 

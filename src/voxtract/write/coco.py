@@ -47,7 +47,8 @@ class Coco:
     -----
     `bbox` is x, y, width, height with half-open widths, `area` the number of pixels, `segmentation` a compressed RLE
     of the padded image where masks are asked for. File names are relative to the JSON file. Images of cases without a
-    label volume are left out: nobody has said that there is nothing on them. Ids count from 1.
+    label volume are left out: nobody has said that there is nothing on them. Ids count from 1. An annotation whose
+    object has a score in its slice has it as `score`.
     """
 
     class_map: ClassMap | None = None
@@ -70,7 +71,7 @@ class Coco:
         for found in run.findings():
             if found.labelled:
                 parts.setdefault(found.split, []).append(part_name(found))
-                labels.update(np.unique(found.rows.label).tolist())
+                labels.update(np.unique(found.rows.class_id).tolist())
         classes = self.class_map or ClassMap.of_labels(np.array(sorted(labels), np.uint64))
         for split, names in parts.items():
             yield f"coco{'' if split is None else f'_{split}'}.json", _joined(run, names, _head(classes))
@@ -82,6 +83,9 @@ class Coco:
         ids = [category.id for category in row_categories(found, self.class_map)]
         template = '{"category_id":%d,"bbox":[%d,%d,%d,%d],"area":%d,"iscrowd":0'
         lines = [template % (id_, *row) for id_, row in zip(ids, numbers, strict=True)]
+        if found.rows.score is not None:
+            scores = found.rows.score.tolist()
+            lines = [line if s != s else f'{line},"score":{s!r}' for line, s in zip(lines, scores, strict=True)]
         if masks is not None:
             size = f',"segmentation":{{"size":[{height},{width}],"counts":"'
             texts = _run_lengths(found, masks)

@@ -31,6 +31,7 @@ def encode_findings(found: Sequence[Findings]) -> bytes:
             "suffix": one.suffix,
             "labelled": one.labelled,
             "split": one.split,
+            "objects": [{str(label): key for label, key in volume.items()} for volume in one.objects],
         }
         for one in found
     ]
@@ -44,9 +45,7 @@ def encode_findings(found: Sequence[Findings]) -> bytes:
 
 
 def _structured(rows: Components) -> np.ndarray[tuple[int], np.dtype[np.void]]:
-    columns = {"start": rows.start, "stop": rows.stop, "label": rows.label, "count": rows.count}
-    if rows.total is not None:
-        columns["total"] = rows.total
+    columns = rows.columns
     dtype = np.dtype([(name, column.dtype, column.shape[1:]) for name, column in columns.items()])
     table = np.empty(len(rows), dtype)
     for name, column in columns.items():

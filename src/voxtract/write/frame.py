@@ -38,6 +38,8 @@ COLUMNS: dict[str, Column] = {
     "SLICE": Column("int64", "", "index of the slice it was found in; -1: found in 3D"),
     "LABEL": Column("uint64", "", "value in the label volume"),
     "CLASS": Column("category", "", "name of its class"),
+    "OBJECT": Column("category", "", "key of the object in the tool it comes from; missing where there is none"),
+    "SCORE": Column("float64", "", "score of the object in the slice; missing where there is none"),
     **_along("X_MIN Y_MIN Z_MIN", "int64", "pixel", "first column, row, slice of the box in the padded image"),
     **_along("X_MAX Y_MAX Z_MAX", "int64", "pixel", "last column, row, slice of the box, inclusive"),
     **_along("CENTER_X CENTER_Y CENTER_Z", "float64", "pixel", "middle of the box: (first + last) / 2"),
@@ -88,6 +90,8 @@ def component_columns(found: Findings, class_map: ClassMap | None) -> dict[str, 
         rows.start[:, index] if in_slices else np.full(n, -1, np.int64),
         rows.label.astype(np.uint64),
         np.array(names, object),
+        object_keys(found),
+        np.full(n, np.nan) if rows.score is None else rows.score,
         *plane.pixel(rows.start).T,
         *plane.pixel(rows.stop - 1).T,
         *plane.pixel(rows.box_center).T,
@@ -124,18 +128,20 @@ def components_frame(found: Iterable[Findings], class_map: ClassMap | None = Non
     cases: dict[str, None] = {}  # a set that keeps the order
     splits: dict[str, None] = {}
     parts: list[dict[str, NDArray[Any]]] = []
+    found = list(found)
     for one in found:
         cases[one.case_id] = None
         if one.split is not None:
             splits[one.split] = None
         parts.append(component_columns(one, class_map))
-    labels = [part["LABEL"] for part in parts]
-    classes = class_map or ClassMap.of_labels(np.concatenate(labels) if labels else [])
+    labels = sorted({label for one in found for label in np.unique(one.rows.class_id).tolist()})
+    classes = class_map or ClassMap.of_labels(np.array(labels, np.uint64))
     categories: dict[str, list[str]] = {
         "CASE": list(cases),
         "VIEW": list(VIEWS),
         "SPLIT": list(splits),
         "CLASS": [category.name for category in classes.categories],
+        "OBJECT": sorted({key for part in parts for key in part["OBJECT"].tolist() if key is not None}),
     }
     columns: dict[str, Any] = {}
     for name, column in COLUMNS.items():
@@ -154,12 +160,22 @@ def row_categories(found: Findings, class_map: ClassMap | None) -> list[Category
     InvalidInput
         A label that has no class.
     """
-    labels, row = np.unique(found.rows.label, return_inverse=True)
+    labels, row = np.unique(found.rows.class_id, return_inverse=True)
     if class_map is None:
         of_label = ClassMap.of_labels(labels).categories
     else:
         of_label = tuple(map(class_map.__getitem__, class_map.ids(labels).tolist()))
     return [of_label[i] for i in row.tolist()]
+
+
+def object_keys(found: Findings) -> NDArray[Any]:
+    """Key of each row's object in the tool it comes from, as an object array of text and None."""
+    rows = found.rows
+    keys = np.full(len(rows), None, object)
+    if found.objects:
+        volumes = [0] * len(rows) if rows.volume is None else rows.volume.tolist()
+        keys[:] = [found.objects[volume].get(label) for volume, label in zip(volumes, rows.label.tolist(), strict=True)]
+    return keys
 
 
 def image_boxes(found: Findings) -> NDArray[np.int64]:

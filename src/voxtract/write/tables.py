@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -20,6 +21,7 @@ from voxtract.errors import InvalidInput, check_choice
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from voxtract.classes import ClassMap
     from voxtract.geometry import Plane
     from voxtract.model import Components, Findings
     from voxtract.write.annotations import Finished, Masks
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
 
 DataMode = Literal["center", "box", "radius"]
 Center = Literal["box", "mass"]
-EXTRA_COLUMNS = ("LABEL", "AREA")
+EXTRA_COLUMNS = ("LABEL", "AREA", "CLASS", "OBJECT", "SCORE")
 
 Table = dict[str, "NDArray[Any]"]
 
@@ -45,8 +47,9 @@ class Columns:
         where a radius is half of (largest - smallest) pixel along its axis.
     center : {"box", "mass"}
         What X, Y, Z are: the middle of the box, or the mean position of the voxels.
-    extra : sequence of {"LABEL", "AREA"}
-        Columns to append: the value in the label volume, the number of voxels (in a slice: pixels).
+    extra : sequence of {"LABEL", "AREA", "CLASS", "OBJECT", "SCORE"}
+        Columns to append: the value in the label volume, the number of voxels (in a slice: pixels), the name of the
+        class, the key of the object in the tool it comes from, its score in the slice. What a row lacks is empty.
 
     Raises
     ------
@@ -95,30 +98,52 @@ class Csv:
         No file for a slice without rows.
     index_width : int
         Digits of the slice index, zero-padded.
+    class_map : ClassMap, optional
+        Names the classes; without one they are called ``label_<value>``.
     """
 
     columns: Columns
     extraction_mode: Literal["slice", "volume"] = "slice"
     skip_empty: bool = False
     index_width: int = 3
+    class_map: ClassMap | None = None
 
     def case_files(self, found: Findings, masks: Masks | None) -> Iterator[tuple[str, Content]]:  # noqa: ARG002
-        """Texts of one view of one case."""
+        """Texts of one view of one case.
+
+        Raises
+        ------
+        InvalidInput
+            A label that has no class, where classes are to be named.
+        """
+        text = self._text(found) if {"CLASS", "OBJECT"} & set(self.columns.extra) else None
         if self.extraction_mode == "volume":
             folder = found.stem.rpartition("/")[0]
-            yield f"{folder}/{found.case_id}.csv", volume_text(found.rows, found.plane, self.columns)
+            yield f"{folder}/{found.case_id}.csv", volume_text(found.rows, found.plane, self.columns, text)
             return
         chosen = set(found.slices.tolist())
-        for index, text in slice_texts(found.rows, found.plane, self.columns, skip_empty=self.skip_empty):
+        texts = slice_texts(found.rows, found.plane, self.columns, text, skip_empty=self.skip_empty)
+        for index, lines in texts:
             if index in chosen:
-                yield f"{found.stem}{index:0{self.index_width}d}.csv", text
+                yield f"{found.stem}{index:0{self.index_width}d}.csv", lines
 
     def run_files(self, run: Finished) -> Iterator[tuple[str, Iterable[bytes]]]:  # noqa: ARG002
         """None: every table is of one case."""
         return iter(())
 
+    def _text(self, found: Findings) -> Table:
+        """The extra columns of names."""
+        from voxtract.write.frame import object_keys, row_categories  # costs a start without them 3 ms
 
-def table(rows: Components, plane: Plane, columns: Columns) -> Table:
+        columns: Table = {}
+        if "CLASS" in self.columns.extra:
+            columns["CLASS"] = np.array([one.name for one in row_categories(found, self.class_map)], object)
+        if "OBJECT" in self.columns.extra:
+            columns["OBJECT"] = object_keys(found)
+        return columns
+
+
+def table(rows: Components, plane: Plane, columns: Columns, text: Mapping[str, NDArray[Any]] | None = None) -> Table:
     """Describe components in pixel coordinates of a plane.
 
     Parameters
@@ -127,11 +152,13 @@ def table(rows: Components, plane: Plane, columns: Columns) -> Table:
         With `total` where the center of mass is asked for.
     plane : Plane
     columns : Columns
+    text : mapping of column name to (n,) object array
+        The columns that hold text; None stands for an empty cell.
 
     Returns
     -------
-    dict of column name to (n,) array: int64 for boxes and AREA, float64 for centers and radii, LABEL int64 or, where
-    a label is larger, uint64
+    dict of column name to (n,) array: int64 for boxes and AREA, float64 for centers, radii and SCORE (NaN where there
+    is none), LABEL int64 or, where a label is larger, uint64
     """
     low: NDArray[Any] = plane.pixel(rows.start)
     high: NDArray[Any] = plane.pixel(rows.stop - 1)
@@ -141,17 +168,25 @@ def table(rows: Components, plane: Plane, columns: Columns) -> Table:
         place = [*plane.pixel(rows.mass_center if columns.center == "mass" else rows.box_center).T]
     if columns.data_mode == "radius":
         place += [*((high - low) / 2).T]
-    extra = {"LABEL": _label(rows.label), "AREA": rows.count}
+    score = np.full(len(rows), np.nan) if rows.score is None else rows.score
+    extra = {"LABEL": _label(rows.label), "AREA": rows.count, "SCORE": score, **(text or {})}
     return dict(zip(columns.names, [*place, *(extra[name] for name in columns.extra)], strict=True))
 
 
-def volume_text(rows: Components, plane: Plane, columns: Columns) -> str:
+def volume_text(
+    rows: Components, plane: Plane, columns: Columns, text: Mapping[str, NDArray[Any]] | None = None
+) -> str:
     """CSV of all rows; the header alone where there is none."""
-    return _header(columns) + "".join(_lines(table(rows, plane, columns)))
+    return _header(columns) + "".join(_lines(table(rows, plane, columns, text)))
 
 
 def slice_texts(
-    rows: Components, plane: Plane, columns: Columns, *, skip_empty: bool = False
+    rows: Components,
+    plane: Plane,
+    columns: Columns,
+    text: Mapping[str, NDArray[Any]] | None = None,
+    *,
+    skip_empty: bool = False,
 ) -> Iterator[tuple[int, str]]:
     """CSV of each slice of the plane: pairs (slice index, text), in slice order.
 
@@ -161,10 +196,11 @@ def slice_texts(
         Components of single slices, in raster order, that is, sorted by slice.
     plane : Plane
     columns : Columns
+    text : mapping of column name to (n,) object array
     skip_empty : bool
         Leave out slices without rows; otherwise their text is the header alone.
     """
-    header, lines = _header(columns), _lines(table(rows, plane, columns))
+    header, lines = _header(columns), _lines(table(rows, plane, columns, text))
     index = rows.start[:, plane.axes[2]]
     ends = np.searchsorted(index, np.arange(plane.count), "right").tolist()
     begin = 0
@@ -207,8 +243,26 @@ def _header(columns: Columns) -> str:
 
 def _lines(columns: Mapping[str, NDArray[Any]]) -> list[str]:
     """Format each row, line end included; %r of a float is its shortest form that reads back equal."""
-    template = ",".join("%r" if column.dtype.kind == "f" else "%d" for column in columns.values()) + "\n"
-    return [template % row for row in zip(*(column.tolist() for column in columns.values()), strict=True)]
+    forms, cells = zip(*map(_cells, columns.values()), strict=True)
+    template = ",".join(forms) + "\n"
+    return [template % row for row in zip(*cells, strict=True)]
+
+
+def _cells(column: NDArray[Any]) -> tuple[str, list[Any]]:
+    """How the values of a column are formatted, and the values."""
+    values = column.tolist()
+    if column.dtype.kind == "O":
+        return "%s", ["" if value is None else _quoted(value) for value in values]
+    if column.dtype.kind != "f":
+        return "%d", values
+    if np.isnan(column).any():
+        return "%s", ["" if math.isnan(value) else repr(value) for value in values]
+    return "%r", values
+
+
+def _quoted(text: str) -> str:
+    """A cell of text, in quotes where it would be read as something else."""
+    return '"' + text.replace('"', '""') + '"' if any(c in text for c in ',"\r\n') else text
 
 
 def _label(label: NDArray[Any]) -> NDArray[Any]:
