@@ -27,6 +27,7 @@ from voxtract.model import Components, Findings
 from voxtract.read.extraction import JOURNAL, findings_name, open_extraction, read_findings, read_journal
 from voxtract.report import CaseResult
 from voxtract.settings import Settings
+from voxtract.write.files import Note
 from voxtract.write.findings import encode_findings
 
 texts = st.text('ab/_-é\udcff 漢"\\', max_size=6)
@@ -282,21 +283,29 @@ class TestJournal:
     def out(self, tmp_path: Path) -> Path:
         journal = Journal(tmp_path, {"views": ["axial"]})
         for name, part in (("a", "train"), ("é \udcff", "val"), ("c", None)):
-            journal.add(CaseResult(name, "done", (), {"axial": 3}, split=part), [[f"/in/{name}.nii.gz", None, 9, 9]])
+            result = CaseResult(name, "done", (), {"axial": 3}, split=part)
+            journal.add(result, [[f"/in/{name}.nii.gz", None, 9, 9]], Note("manifest", 0, 0))
+        journal.close()
         return tmp_path
 
     def test_is_read_as_it_was_written(self, out: Path) -> None:
-        head, lines = read_journal(out)
-        assert head["settings"] == {"views": ["axial"]}
-        assert [(line["case"], line["split"]) for line in lines] == [("a", "train"), ("é \udcff", "val"), ("c", None)]
+        journal = read_journal(out)
+        assert journal.head["settings"] == {"views": ["axial"]}
+        assert set(journal.head["versions"]) == {"voxtract", "numpy", "scipy"}
+        assert [*((line["case"], line["split"]) for line in journal.done.values())] == [
+            ("a", "train"),
+            ("é \udcff", "val"),
+            ("c", None),
+        ]
         found = open_extraction(out)
         assert [(case.id, case.split) for case in found.cases] == [("a", "train"), ("é \udcff", "val"), ("c", None)]
         assert found.cases[1].inputs == ("/in/é \udcff.nii.gz",)
 
     def test_of_a_case_done_again_has_it_once(self, out: Path) -> None:
         """A run goes on, does a case again whose inputs changed, and is killed before it puts the lines in order."""
-        journal = Journal(out, {"views": ["axial"]}, resume=True)
-        journal.add(CaseResult("a", "done", (), {"axial": 4}, split="test"), [["/in/a.nii.gz", None, 10, 10]])
+        result = CaseResult("a", "done", (), {"axial": 4}, split="test")
+        with Journal(out, {"views": ["axial"]}, resume=True) as journal:
+            journal.add(result, [["/in/a.nii.gz", None, 10, 10]], Note("manifest", 0, 0))
         assert [(case.id, case.split) for case in open_extraction(out).cases] == [
             ("a", "test"),
             ("é \udcff", "val"),

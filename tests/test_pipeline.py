@@ -29,8 +29,9 @@ from voxtract.geometry import VIEWS
 from voxtract.journal import Journal
 from voxtract.model import Case, Header, LabelVolume, Source, Volume
 from voxtract.read import open_source
-from voxtract.read.extraction import findings_name
+from voxtract.read.extraction import findings_name, manifest_name
 from voxtract.report import CaseResult
+from voxtract.write.files import Note
 from voxtract.write.tiff import Tiff
 
 ANISOTROPIC = np.diag([0.8, 0.7, 2.5, 1.0])
@@ -301,19 +302,25 @@ def test_resume_after_kill_ends_byte_identical(pairs: Path, tmp_path: Path, at: 
     assert not leftovers
 
 
+def touch_parts(out: Path, case_id: str) -> None:
+    """Make what a complete case has at least."""
+    for name in (findings_name(case_id), manifest_name(case_id)):
+        (out / name).parent.mkdir(exist_ok=True)
+        (out / name).touch()
+
+
 def test_journal_cut_in_its_last_line_is_recovered_elsewhere_refused(tmp_path: Path) -> None:
     journal = Journal(tmp_path, {"views": ("axial",)})
     for name in ("a", "b"):
-        journal.add(CaseResult(name, "done", (), {"axial": 3}), [])
-        findings = tmp_path / findings_name(name)
-        findings.parent.mkdir(exist_ok=True)
-        findings.write_bytes(b"")
+        journal.add(CaseResult(name, "done", (), {"axial": 3}), [], Note("manifest", 0, 0))
+        touch_parts(tmp_path, name)
+    journal.close()
     path = tmp_path / ".voxtract/journal.jsonl"
     whole = path.read_bytes()
     path.write_bytes(whole[:-5])
-    resumed = Journal(tmp_path, {"views": ("axial",)}, resume=True)
-    assert resumed.result("a", (), []) is not None
-    assert resumed.result("b", (), []) is None
+    with Journal(tmp_path, {"views": ("axial",)}, resume=True) as resumed:
+        assert resumed.result("a", (), []) is not None
+        assert resumed.result("b", (), []) is None
     lines = whole.splitlines(keepends=True)
     path.write_bytes(lines[0] + lines[1][:9] + b"\n" + lines[2])
     with pytest.raises(DamagedFile, match="line 2"):

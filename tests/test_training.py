@@ -21,9 +21,10 @@ import voxtract
 from tests.conftest import WriteNifti
 from voxtract.errors import InvalidInput
 from voxtract.journal import Journal
-from voxtract.read.extraction import findings_name, open_extraction
+from voxtract.read.extraction import findings_name, manifest_name, open_extraction
 from voxtract.report import CaseResult
 from voxtract.settings import Settings
+from voxtract.write.files import Note
 
 SPACING = np.diag([-0.8, 0.9, 2.5, 1.0])
 SPACING[:3, 3] = (70, -50, 12)
@@ -411,12 +412,14 @@ def test_a_resumed_run_ends_with_the_same_bytes(many: Path, tmp_path: Path) -> N
 
 def test_a_case_that_would_change_its_part_stops_the_resumed_run(tmp_path: Path) -> None:
     journal = Journal(tmp_path, {})
-    journal.add(CaseResult("a", "done", split="train"), [])
-    (tmp_path / findings_name("a")).parent.mkdir()
-    (tmp_path / findings_name("a")).touch()
+    journal.add(CaseResult("a", "done", split="train"), [], Note("manifest", 0, 0))
+    for name in (findings_name("a"), manifest_name("a")):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).touch()
     assert journal.result("a", (), [], "train") is not None
     with pytest.raises(InvalidInput, match="a: belongs to 'val' now, but its files were written for 'train'"):
         journal.result("a", (), [], "val")
+    journal.close()
 
 
 @given(spacing=st.tuples(*[st.floats(0.4, 3)] * 3), data=st.data())

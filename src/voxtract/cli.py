@@ -142,7 +142,7 @@ def _extract(args: argparse.Namespace) -> int:
     from voxtract.settings import Settings
 
     settings = Settings(
-        views=tuple(args.views),
+        views=None if args.views is None else tuple(args.views),
         annotations=None if args.annotations == ["none"] else tuple(args.annotations),
         saving_mode=args.saving_mode,
         target_size=args.target_size,
@@ -157,7 +157,7 @@ def _extract(args: argparse.Namespace) -> int:
     report = extract_source(
         source, args.output, settings, resume=args.resume, overwrite=args.overwrite, **_run_options(args)
     )
-    return _show(args, report)
+    return max(_show(args, report), int(args.strict and bool(report.skipped or report.remarks)))
 
 
 def _plan(args: argparse.Namespace, source: Source, settings: Settings) -> int:
@@ -256,6 +256,17 @@ def _preview(args: argparse.Namespace) -> int:
 
     made = preview(args.folder, args.output, cases=args.cases, views=args.views, tiles=args.tiles)
     return _show_path(args, made)
+
+
+def _verify(args: argparse.Namespace) -> int:
+    from voxtract.verify import verify
+
+    found = verify(args.folder, workers=args.workers)
+    if args.json:
+        print(json.dumps(found.to_dict(), indent=2, ensure_ascii=False))
+    elif not args.quiet:
+        print(found)
+    return found.exit_code
 
 
 def _report(args: argparse.Namespace) -> int:
@@ -419,7 +430,7 @@ def _parser() -> argparse.ArgumentParser:
     one = _command(commands, "extract", _extract, "images and annotations together, several views from one decode")
     _add_source(one)
     one.add_argument("output", type=Path, metavar="OUT", help="folder to write to; made where it is missing")
-    one.add_argument("--views", nargs="+", choices=VIEWS, default=["axial"], help="views to cut (default: axial)")
+    one.add_argument("--views", nargs="+", choices=VIEWS, help="views to cut (default: the source's own, else axial)")
     one.add_argument(
         "--annotations",
         nargs="+",
@@ -429,6 +440,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     one.add_argument(
         "--saving-mode", choices=("case", "view", "flat"), default="case", help="OUT/<case>/<view>, OUT/<view> or OUT"
+    )
+    one.add_argument(
+        "--strict", action="store_true", help="exit code 1 also where files were left out or remarks were made"
     )
     one.add_argument("--allow-affine-mismatch", action="store_true", help="accept labels with another affine")
     one.add_argument("--resume", action="store_true", help="go on with the run that was interrupted in OUT")
@@ -461,6 +475,10 @@ def _parser() -> argparse.ArgumentParser:
     one = _command(commands, "report", _report, "one HTML page about an extraction: counts, sizes, outliers, slices")
     one.add_argument("folder", type=Path, metavar="OUT", help="output folder of `voxtract extract`")
     one.add_argument("--output", type=Path, metavar="FILE", help="page to write (default: OUT/report.html)")
+
+    one = _command(commands, "verify", _verify, "are the files of an extraction still what was written")
+    one.add_argument("folder", type=Path, metavar="OUT", help="output folder of `voxtract extract`")
+    one.add_argument("--workers", type=int, metavar="N", help="threads (default: usable cores)")
 
     one = _command(commands, "demo", _demo, "make a small data set, extract it, draw a contact sheet")
     one.add_argument("output", type=Path, metavar="OUT", help="folder to write to; made where it is missing")

@@ -20,7 +20,7 @@ from voxtract.compute.planes import slices_per_block
 from voxtract.crew import Crew
 from voxtract.errors import InvalidInput, VoxtractError
 from voxtract.geometry import Plane, View
-from voxtract.journal import Journal, stamp
+from voxtract.journal import Journal, Stamps, stamp, write_manifest
 from voxtract.labelling import CaseMasks, described, seen_in, together
 from voxtract.layout import SLAB, Layout, said_of
 from voxtract.model import Case, Components, Findings, Header, Volume, VolumeFile
@@ -75,9 +75,7 @@ class Job:
         self.bar.begin(Path(inputs[0]).name if inputs else case.id)
         error: VoxtractError
         try:
-            result = self._complete(case)
-            if self.journal is not None:
-                self.journal.add(result, stamps)
+            result = self._complete(case, stamps)
         except VoxtractError as why:
             error = why
         except MemoryError as why:
@@ -87,30 +85,39 @@ class Job:
             self.bar.end()
             return result if self.keep_files else replace(result, files=())
         self.bar.end(error)
-        return CaseResult(case.id, "failed", inputs, error=error)
+        result = CaseResult(case.id, "failed", inputs, error=error)
+        if self.journal is not None:
+            self.journal.add_failed(result, stamps)
+        return result
 
-    def _complete(self, case: Case) -> CaseResult:
-        inputs = names(case)
-        part = self.parts.get(case.id)
-        if not inputs:
-            return CaseResult(case.id, "done", split=part)
-        tally = _Tally()
-        with tally.phase("read"):
+    def _complete(self, case: Case, stamps: Stamps) -> CaseResult:
+        """Make all files of a case and put them in place."""
+        inputs, part, tally = names(case), self.parts.get(case.id), _Tally()
+        with self.staging.batch(noted=self.journal is not None) as batch:
+            found, nbytes = self._made(_Work(case, part, self, batch, tally)) if inputs else ([], 0)
+            if self.journal is not None:
+                batch.write(findings_name(case.id), encode_findings(found))
+                manifest = write_manifest(batch, case.id)
+        result = CaseResult(
+            case.id, "done", inputs, tally.slices, tally.annotations, tally.seconds, nbytes, tuple(tally.files), part
+        )
+        if self.journal is not None:
+            self.journal.add(result, stamps, manifest)
+        return result
+
+    def _made(self, work: _Work) -> tuple[list[Findings], int]:
+        """Write images and annotations of a case; its findings, and the bytes of voxels that were read."""
+        case = work.case
+        with work.tally.phase("read"):
             layout = Layout.of(case, self.settings)
-        with self.crew.memory(inputs[0], layout.memory), self.staging.batch() as batch:
-            work = _Work(case, part, self, batch, tally)
+        with self.crew.memory(names(case)[0], layout.memory):
             layout, rows = work.annotate(layout) if case.labels else (layout, {})
             found = [work.findings(plane, layout, rows.get(plane.view)) for plane in layout.planes]
             if case.image is not None and layout.image is not None:
                 with said_of(case.image.where):
                     work.slice(case.image, layout.image, layout, found)
-            if self.journal is not None:
-                batch.write(findings_name(case.id), encode_findings(found))
         headers = layout.labels if layout.image is None else (layout.image, *layout.labels)
-        nbytes = sum(header.nbytes for header in headers)
-        return CaseResult(
-            case.id, "done", inputs, tally.slices, tally.annotations, tally.seconds, nbytes, tuple(tally.files), part
-        )
+        return found, sum(header.nbytes for header in headers)
 
 
 @dataclass(slots=True)

@@ -1,31 +1,49 @@
-"""The journal of a run: which cases are complete, so that an interrupted run can go on.
+"""The journal of a run: what is complete, so that an interrupted run can go on, and what it was made of.
 
-One file of JSON lines, ``.voxtract/journal.jsonl`` in the output folder. The first line holds the settings, each
-further line a case whose outputs are all in place, with size and modification time of its inputs. A line is
-written with one ``write`` after the outputs have their names, so a killed process leaves at most one line cut
-short, the last one, and that case is done again. When a run ends, the lines are put in the order of the source:
-a resumed run then leaves the very bytes that an undisturbed one leaves.
+One file of JSON lines, ``.voxtract/journal.jsonl`` in the output folder. The first line holds the settings and the
+versions of what made it. Each further line is a case: one whose outputs are all in place, with path, size, time and
+checksum of its inputs and the checksum of its manifest, or one that failed, with the reason. A manifest,
+``.voxtract/outputs/<case>.txt``, has a line for each file: CRC-32, bytes, name. The last line says that the run has
+ended and lists the files that speak of all cases.
+
+A line is written with one ``write``, after the outputs have their names, and reaches the disk before the next case
+is noted (fsync). A killed process thus leaves at most one line cut short, the last one, and that case is done again.
+When a run ends, the lines are put in the order of the source: a resumed run then leaves the very bytes that an
+undisturbed one leaves.
+
+While a run goes on it holds a lock (flock) on ``.voxtract/lock``, which the system drops when the process ends,
+however it ends; a second run over the same folder is refused.
 """
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+import platform
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import IO, Any
+
+from isal.isal_zlib import crc32
 
 from voxtract.errors import InvalidInput, OutputError
 from voxtract.model import VolumeFile
-from voxtract.read.extraction import JOURNAL, findings_name, read_journal
+from voxtract.read.extraction import JOURNAL, findings_name, manifest_name, read_journal
 from voxtract.report import CaseResult
+from voxtract.write.files import Batch, Note
+
+LOCK = ".voxtract/lock"
+_BLOCK = 1 << 20
 
 Stamps = list[list[Any]]
 
 
 class Journal:
-    """Cases already complete in `output`, and a place to note the next.
+    """Cases already complete in `output`, and a place to note the next; a context manager that holds the lock.
 
     Parameters
     ----------
@@ -39,7 +57,7 @@ class Journal:
     Raises
     ------
     InvalidInput
-        An earlier run is there and neither was asked for, or its settings differ.
+        An earlier run is there and neither was asked for, or its settings differ; or another run is going on there.
     DamagedFile
         A line other than the last does not read.
     OutputError
@@ -49,18 +67,36 @@ class Journal:
     def __init__(self, output: Path, settings: Mapping[str, Any], *, resume: bool = False, overwrite: bool = False):
         self._output = output
         self._path = output / JOURNAL
-        self._lock = threading.Lock()
+        self._mutex = threading.Lock()
         self._done: dict[str, dict[str, Any]] = {}
-        head = json.loads(json.dumps({"journal": 1, "settings": settings}))
-        if self._path.exists() and not overwrite:
-            if not resume:
-                raise InvalidInput(
-                    f"{output}: holds the output of an earlier run; pass resume=True (--resume) to go on with it, "
-                    "overwrite=True (--overwrite) to replace it, or choose another folder"
-                )
-            self._done = self._read(head)
-        self._write_all(head, self._done.values())
-        self._head = head
+        self._failed: dict[str, dict[str, Any]] = {}
+        self._head = json.loads(json.dumps({"journal": 2, "settings": settings, "versions": _versions()}))
+        self._lock = _locked(output)
+        try:
+            if self._path.exists() and not overwrite:
+                if not resume:
+                    raise InvalidInput(
+                        f"{output}: holds the output of an earlier run; pass resume=True (--resume) to go on with it, "
+                        "overwrite=True (--overwrite) to replace it, or choose another folder"
+                    )
+                self._done = self._earlier()
+            self._write_all(self._done.values())
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> Journal:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the lock."""
+        self._lock.truncate(0)
+        self._lock.close()
 
     def result(
         self, case_id: str, inputs: tuple[str, ...], stamps: Stamps, part: str | None = None
@@ -73,18 +109,19 @@ class Journal:
             It lies in another part of the data set than `part`.
         """
         line = self._done.get(case_id)
-        if line is None or line["inputs"] != stamps:
+        if line is None or not _unchanged(line["inputs"], stamps):
             return None
         if line["split"] != part:
             raise InvalidInput(
                 f"{case_id}: belongs to {part!r} now, but its files were written for {line['split']!r}: cases were "
                 "added or removed since; pass overwrite=True (--overwrite) and another output folder to split anew"
             )
-        if not all((self._output / name).exists() for name in (*line["outputs"], findings_name(case_id))):
+        kept = (*line["outputs"], findings_name(case_id), manifest_name(case_id))
+        if not all((self._output / name).exists() for name in kept):
             return None
         return CaseResult(case_id, "resumed", inputs, line["slices"], line["annotations"], split=part)
 
-    def add(self, result: CaseResult, stamps: Stamps) -> None:
+    def add(self, result: CaseResult, stamps: Stamps, manifest: Note) -> None:
         """Note a case whose outputs are all in place.
 
         Parameters
@@ -93,40 +130,60 @@ class Journal:
             With its `files`.
         stamps : list
             What `stamp` said of the inputs before they were read.
+        manifest : Note
+            What `write_manifest` returned.
         """
         last: dict[tuple[str, str], str] = {}
         for name in result.files:
             last[str(Path(name).parent), Path(name).suffix] = name
         line = {
             "case": result.id,
-            "inputs": stamps,
+            "inputs": _hashed(stamps),
             "slices": dict(result.slices),
             "annotations": dict(result.annotations),
             "split": result.split,
             "outputs": sorted(last.values()),  # the last file of each kind in each folder stands for all
+            "manifest": f"{manifest.crc32:08x}",
         }
-        with self._lock:
-            try:
-                with self._path.open("ab") as file:
-                    whole = file.tell()
-                    try:
-                        file.write(_encode(line))
-                        file.flush()
-                    except OSError:
-                        os.truncate(self._path, whole)  # half a line would make the next one unreadable
-                        raise
-            except OSError as why:
-                raise OutputError(f"{self._path}: the journal cannot be written: {why.strerror}") from why
+        with self._mutex:
+            self._append(line)
             self._done[result.id] = line
+
+    def add_failed(self, result: CaseResult, stamps: Stamps) -> None:
+        """Note a case that failed; a run that goes on does it again."""
+        line = {"case": result.id, "inputs": stamps, "error": str(result.error)}
+        with self._mutex:
+            self._append(line)
+            self._failed[result.id] = line
 
     def finish(self, order: Iterable[str]) -> None:
         """Put the lines in the given order of case ids."""
-        with self._lock:
-            self._write_all(self._head, [self._done[case_id] for case_id in order if case_id in self._done])
+        lines = (self._failed.get(case_id) or self._done.get(case_id) for case_id in order)
+        with self._mutex:
+            self._write_all(line for line in lines if line is not None)
 
-    def _read(self, head: dict[str, Any]) -> dict[str, dict[str, Any]]:
-        found, lines = read_journal(self._output)
-        old, new = found["settings"], head["settings"]
+    def end(self, notes: Sequence[Note]) -> None:
+        """Note that the run has ended, and the files that speak of all its cases."""
+        with self._mutex:
+            self._append({"end": [[note.name, note.size, f"{note.crc32:08x}"] for note in notes]})
+
+    def _append(self, line: Mapping[str, Any]) -> None:
+        try:
+            with self._path.open("ab") as file:
+                whole = file.tell()
+                try:
+                    file.write(_encode(line))
+                    file.flush()
+                    os.fsync(file.fileno())
+                except OSError:
+                    os.truncate(self._path, whole)  # half a line would make the next one unreadable
+                    raise
+        except OSError as why:
+            raise OutputError(f"{self._path}: the journal cannot be written: {why.strerror}") from why
+
+    def _earlier(self) -> dict[str, dict[str, Any]]:
+        found = read_journal(self._output)
+        old, new = found.head["settings"], self._head["settings"]
         if old and old != new:
             changed = sorted(k for k in {*old, *new} if old.get(k) != new.get(k))
             raise InvalidInput(
@@ -134,18 +191,27 @@ class Journal:
                 + "; ".join(f"{k} was {old.get(k)!r}, is {new.get(k)!r}" for k in changed)
                 + "; use the same ones, or overwrite=True (--overwrite) to start anew"
             )
-        return {line["case"]: line for line in lines}
+        return found.done
 
-    def _write_all(self, head: dict[str, Any], lines: Iterable[dict[str, Any]]) -> None:
+    def _write_all(self, lines: Iterable[dict[str, Any]]) -> None:
         try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
             draft = self._path.with_suffix(".draft")
-            draft.write_bytes(b"".join(map(_encode, [head, *lines])))
+            with draft.open("wb") as file:
+                file.writelines(map(_encode, [self._head, *lines]))
+                file.flush()
+                os.fsync(file.fileno())
             draft.replace(self._path)
         except OSError as why:
             raise OutputError(
                 f"{self._path}: the output folder cannot be written: {why.strerror}; choose a folder that can"
             ) from why
+
+
+def write_manifest(batch: Batch, case_id: str) -> Note:
+    """Add the list of all files of a batch to it."""
+    lines = [f"{note.crc32:08x} {note.size} {note.name}\n" for note in sorted(batch.notes)]
+    batch.write(manifest_name(case_id), "".join(lines))
+    return batch.notes[-1]
 
 
 def stamp(files: Iterable[VolumeFile]) -> Stamps:
@@ -159,6 +225,67 @@ def stamp(files: Iterable[VolumeFile]) -> Stamps:
             except OSError:
                 stamps.append([path, file.volume_index, None, None])
     return stamps
+
+
+def _unchanged(noted: Stamps, now: Stamps) -> bool:
+    """Whether inputs are what they were: by size and time, or, where only the time differs, by what they hold."""
+    if len(noted) != len(now):
+        return False
+    for (*old, checksum), new in zip(noted, now, strict=True):
+        if old[:3] != new[:3] or (old[3] != new[3] and checksum != _checksum(new[0])):
+            return False
+    return True
+
+
+def _hashed(stamps: Stamps) -> Stamps:
+    return [[*one, _checksum(one[0])] for one in stamps]
+
+
+def _checksum(path: str) -> str | None:
+    """CRC-32 of a file; of one in gzip the checksum and length of what it holds, which stand at its end."""
+    try:
+        with Path(path).open("rb") as file:
+            if path.endswith(".gz"):
+                file.seek(-min(8, os.fstat(file.fileno()).st_size), os.SEEK_END)
+                return f"gzip:{file.read(8).hex()}"
+            checksum = 0
+            while block := file.read(_BLOCK):
+                checksum = crc32(block, checksum)
+    except OSError:
+        return None
+    return f"crc32:{checksum:08x}"
+
+
+def _locked(output: Path) -> IO[str]:
+    """Open and lock the lock file; it says who holds it."""
+    path = output / LOCK
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = path.open("a+")
+    except OSError as why:
+        raise OutputError(
+            f"{output}: the output folder cannot be written: {why.strerror}; choose a folder that can"
+        ) from why
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as why:
+        file.seek(0)
+        owner = file.read(200).strip() or "an unknown process"
+        file.close()
+        raise InvalidInput(
+            f"{output}: another run is writing there ({owner}); wait for it, stop it, or choose another folder"
+        ) from why
+    except OSError:  # a file system without locks
+        return file
+    file.truncate(0)
+    file.write(f"process {os.getpid()} on {platform.node()}\n")
+    file.flush()
+    return file
+
+
+def _versions() -> dict[str, str]:
+    """Versions of what shapes the outputs."""
+    return {name: version(name) for name in ("voxtract", "numpy", "scipy")}
 
 
 def _encode(line: Mapping[str, Any]) -> bytes:

@@ -12,6 +12,7 @@ import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Literal, Unpack
@@ -182,22 +183,22 @@ def run(
     begin = time.perf_counter()
     check_cases(source, settings)
     device, workers = check_run(backend, workers)
-    journal = None if open_journal is None else open_journal()
-    for left_out in source.skipped:
-        log.warning("left out: %s: %s", left_out.where, left_out.reason)
-    for remark in source.remarks:
-        log.warning("%s: %s", remark.where, remark.message)
-    crew = Crew(workers, default_memory_limit() if memory_limit is None else memory_limit)
-    bar = Progress(len(source.cases), title, show=progress, log_errors=not keep_files)
-    parts, lists = divide(source, settings, workers)
-    with Staging(output) as staging:
-        with bar:
-            job = Job(settings, device, crew, staging, journal, bar, keep_files, parts)
-            results = crew.each(job.attempt, source.cases)
-        if journal is not None:
-            _finish(journal, source, staging, settings, lists, results)
+    with nullcontext() if open_journal is None else open_journal() as journal:
+        for left_out in source.skipped:
+            log.warning("left out: %s: %s", left_out.where, left_out.reason)
+        for remark in source.remarks:
+            log.warning("%s: %s", remark.where, remark.message)
+        crew = Crew(workers, default_memory_limit() if memory_limit is None else memory_limit)
+        bar = Progress(len(source.cases), title, show=progress, log_errors=not keep_files)
+        parts, lists = divide(source, settings, workers)
+        with Staging(output) as staging:
+            with bar:
+                job = Job(settings, device, crew, staging, journal, bar, keep_files, parts)
+                results = crew.each(job.attempt, source.cases)
+            if journal is not None:
+                _finish(journal, source, staging, settings, lists, results)
     seconds = time.perf_counter() - begin
-    return Report(str(output), device.name, workers, tuple(results), tuple(source.skipped), seconds)
+    return Report(str(output), device.name, workers, tuple(results), source.skipped, seconds, source.remarks)
 
 
 def divide(source: Source, settings: Settings, workers: int) -> tuple[dict[str, str], dict[str, str]]:
@@ -253,13 +254,14 @@ def _finish(
         "failed": [{"case": result.id, "error": str(result.error)} for result in results if result.error is not None],
         "skipped": [{"where": skip.where, "reason": skip.reason} for skip in source.skipped],
     }
+    notes = []
     try:
         journal.finish(case.id for case in source.cases)
         staging.write(LEFT_OUT, json.dumps(left_out, indent=1) + "\n")
     except OutputError as why:  # a full disk; the journal as it was written still says what is complete
         log.warning("%s", why)
     for name, text in lists.items():
-        staging.write(name, text)
+        notes.append(staging.write_pieces(name, [text.encode()]))
     extraction = open_extraction(staging.root)
     silent = [name for name in settings.annotation_names if name in OF_SLICES]
     bare = [case.id for case in source.cases if not case.labels]
@@ -270,7 +272,8 @@ def _finish(
         )
     for writer in settings.formats:
         for name, pieces in writer.run_files(extraction):
-            staging.write_pieces(name, pieces)
+            notes.append(staging.write_pieces(name, pieces))
+    journal.end(notes)
 
 
 def check_run(backend: str, workers: int | None) -> tuple[Backend, int]:
@@ -307,7 +310,7 @@ def plan(
         else:
             slices: dict[str, int] = {plane.view: _planned(plane, settings) for plane in layout.planes if case.image}
             results.append(CaseResult(case.id, "planned", inputs, slices))
-    return Report(str(output), device.name, workers, tuple(results), tuple(source.skipped))
+    return Report(str(output), device.name, workers, tuple(results), source.skipped, remarks=source.remarks)
 
 
 def _planned(plane: Plane, settings: Settings) -> int:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-from voxtract.model import Skipped
+from voxtract.model import Remark, Skipped
 from voxtract.read.extraction import open_extraction
 
 if TYPE_CHECKING:
@@ -72,6 +72,8 @@ class Report:
         Files that the source listed but that belong to no case.
     seconds : float
         Wall time of the run.
+    remarks : (Remark, ...)
+        What the source says of files that are used.
     """
 
     output: str
@@ -80,6 +82,7 @@ class Report:
     results: tuple[CaseResult, ...]
     skipped: tuple[Skipped, ...] = ()
     seconds: float = 0.0
+    remarks: tuple[Remark, ...] = ()
 
     @property
     def done(self) -> tuple[CaseResult, ...]:
@@ -166,6 +169,7 @@ class Report:
                 for r in self.results
             ],
             "skipped": [asdict(s) for s in self.skipped],
+            "remarks": [asdict(r) for r in self.remarks],
         }
 
     def to_json(self) -> str:
@@ -193,7 +197,8 @@ class Report:
 
     def __str__(self) -> str:
         failed = [f"failed: {r.error}" for r in self.failed]
-        return "\n".join([self.summary, *failed, *(f"left out: {s.where}: {s.reason}" for s in self.skipped)])
+        left_out = [f"left out: {s.where}: {s.reason}" for s in self.skipped]
+        return "\n".join([self.summary, *failed, *left_out, *(f"{r.where}: {r.message}" for r in self.remarks)])
 
 
 def _many(count: int, noun: str) -> str:

@@ -10,7 +10,7 @@ import json
 import os
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,9 @@ from voxtract.model import Components, Findings
 
 JOURNAL = ".voxtract/journal.jsonl"
 LEFT_OUT = ".voxtract/left_out.json"  # cases that failed and files that no case uses
-_KEYS = {"case", "inputs", "slices", "annotations", "split", "outputs"}
+_DONE = {"case", "inputs", "slices", "annotations", "split", "outputs", "manifest"}
+_FAILED = {"case", "inputs", "error"}
+_END = {"end"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,17 +125,36 @@ def open_extraction(folder: str | os.PathLike[str]) -> Extraction:
         The operating system does not hand the journal out.
     """
     root = Path(folder)
-    head, lines = read_journal(root)
-    last = {line["case"]: line for line in lines}  # a case done again by a run that was killed has two lines
+    journal = read_journal(root)
     cases = tuple(
         ExtractedCase(line["case"], tuple(str(stamp[0]) for stamp in line["inputs"]), root, line["split"])
-        for line in last.values()
+        for line in journal.done.values()
     )
-    return Extraction(root, head["settings"], cases)
+    return Extraction(root, journal.head["settings"], cases)
 
 
-def read_journal(root: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Read the journal of an output folder: its head, and a line for each complete case.
+@dataclass(frozen=True, slots=True)
+class JournalLines:
+    """What the journal of a run says.
+
+    Parameters
+    ----------
+    head : dict
+        ``settings`` of the run and ``versions`` of what made it.
+    done, failed : dict of case id to line
+        The last line of each case: one that was done again has several.
+    end : list of (name, size, checksum), optional
+        Files that speak of all cases, once the run has ended.
+    """
+
+    head: dict[str, Any]
+    done: dict[str, dict[str, Any]]
+    failed: dict[str, dict[str, Any]]
+    end: list[tuple[str, int, str]] | None = None
+
+
+def read_journal(root: Path) -> JournalLines:
+    """Read the journal of an output folder.
 
     A last line that was cut short by a kill is dropped.
 
@@ -152,22 +173,55 @@ def read_journal(root: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     except OSError as why:
         raise UnreadableFile(f"{path}: the journal of the run cannot be read: {why.strerror}") from why
     whole, rest = lines[:-1], lines[-1]  # a line cut short has no line end: `rest`
-    parsed = []
+    found = JournalLines({"settings": {}, "versions": {}}, {}, {})
     for number, line in enumerate(whole, 1):
         try:
-            parsed.append(_checked(json.loads(line), _KEYS if number > 1 else {"settings"}))
+            found = _with_line(found, json.loads(line), first=number == 1)
         except ValueError as why:
             raise DamagedFile(
                 f"{path}: line {number} of {len(whole) + bool(rest)} is damaged; without it nobody can say "
                 "what is complete: pass overwrite=True (--overwrite) to start anew"
             ) from why
-    return (parsed[0], parsed[1:]) if parsed else ({"settings": {}}, [])
+    return found
 
 
-def _checked(line: Any, keys: set[str]) -> dict[str, Any]:
-    if not isinstance(line, dict) or not keys <= line.keys():
-        raise ValueError(f"a line without {keys}")
-    return line
+def _with_line(found: JournalLines, line: Any, *, first: bool) -> JournalLines:
+    """The journal with one line more.
+
+    Raises
+    ------
+    ValueError
+        It is none.
+    """
+    keys = line.keys() if isinstance(line, dict) else set()
+    if first and {"settings", "versions"} <= keys:
+        return replace(found, head=line)
+    if not first and keys == _END:
+        return replace(found, end=line["end"])
+    for kind, other, wanted in ((found.done, found.failed, _DONE), (found.failed, found.done, _FAILED)):
+        if not first and wanted <= keys:
+            other.pop(line["case"], None)
+            kind[line["case"]] = line
+            return replace(found, end=None)
+    raise ValueError("no line of a journal")
+
+
+def manifest_name(case_id: str) -> str:
+    """File that lists the outputs of a case, relative to the output folder."""
+    return f".voxtract/outputs/{case_id}.txt"
+
+
+def read_manifest(content: bytes) -> Iterator[tuple[str, int, int]]:
+    """Name, size and CRC-32 of each file that a manifest lists.
+
+    Raises
+    ------
+    ValueError
+        It is damaged.
+    """
+    for line in content.decode("utf-8", "surrogateescape").split("\n")[:-1]:
+        checksum, size, name = line.split(" ", 2)
+        yield name, int(size), int(checksum, 16)
 
 
 def read_findings(path: Path) -> tuple[Findings, ...]:
