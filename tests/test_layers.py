@@ -18,7 +18,7 @@ SOURCE = Path(voxtract.__file__).parent
 
 VALUES = {"classes", "errors", "geometry", "model"}
 ROOMS = {"read", "compute", "write", "backend"}
-ENGINE = {"crew", "job", "journal", "labelling", "layout", "progress", "report", "settings", "splits"}
+ENGINE = {"crew", "desk", "job", "journal", "labelling", "layout", "progress", "report", "settings", "splits"}
 FRONT = {"check", "demo", "describe", "doctor", "preview", "torch", "verify"}
 DATA = {"phantoms"}
 
@@ -34,12 +34,13 @@ MAY_IMPORT: dict[str, set[str]] = {
     "write": VALUES | {"webknossos"},
     "backend": VALUES | {"compute", "kernels"},
     **dict.fromkeys(ENGINE, VALUES | ROOMS | ENGINE),
-    "pipeline": VALUES | ROOMS | ENGINE,
+    "cluster": VALUES | ROOMS | ENGINE,
+    "pipeline": VALUES | ROOMS | ENGINE | {"cluster"},
     "slices": VALUES | ROOMS | ENGINE | {"pipeline"},
     **dict.fromkeys(DATA, VALUES | {"write"}),
     **dict.fromkeys(FRONT, VALUES | ROOMS | ENGINE | DATA | {"pipeline", "slices", "voxtract"}),
     "html": VALUES | ROOMS | ENGINE | {"check", "preview", "voxtract"},
-    "cli": VALUES | ROOMS | ENGINE | FRONT | {"html", "pipeline", "slices", "voxtract"},
+    "cli": VALUES | ROOMS | ENGINE | FRONT | {"cluster", "html", "pipeline", "slices", "voxtract"},
     "__main__": {"cli"},
 }
 

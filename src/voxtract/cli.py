@@ -154,9 +154,14 @@ def _extract(args: argparse.Namespace) -> int:
     source = _open(args)
     if args.dry_run:
         return _plan(args, source, settings)
-    report = extract_source(
-        source, args.output, settings, resume=args.resume, overwrite=args.overwrite, **_run_options(args)
-    )
+    words = {"resume": args.resume, "overwrite": args.overwrite, **_run_options(args)}
+    if args.dask is None:
+        report = extract_source(source, args.output, settings, **words)
+    else:
+        from voxtract.cluster import connect
+
+        with connect(args.dask) as client:
+            report = extract_source(source, args.output, settings, client=client, **words)
     return max(_show(args, report), int(args.strict and bool(report.skipped or report.remarks)))
 
 
@@ -452,6 +457,9 @@ def _parser() -> argparse.ArgumentParser:
     _add_geometry(one)
     _add_data(one)
     _add_run(one)
+    one.add_argument(
+        "--dask", metavar="WHERE", help="spread the cases over a Dask cluster: tcp://HOST:PORT, local or cuda"
+    )
 
     one = _command(commands, "inspect", _inspect, "what a volume or a folder is: shape, spacing, axes, dtype, labels")
     _add_source(one)

@@ -48,7 +48,7 @@ class Crew:
             futures: list[Future[Result]] = []
             try:
                 for item in items:  # inside: somebody may press Ctrl-C meanwhile
-                    futures.append(pool.submit(self._counted, work, item))
+                    futures.append(pool.submit(self.counted, work, item))
                 wait(futures, return_when=FIRST_EXCEPTION)
                 failed = [f for f in futures if f.done() and f.exception() is not None]
                 return [future.result() for future in failed or futures]
@@ -110,18 +110,24 @@ class Crew:
                 self._free += need
                 self._changed.notify_all()
 
+    def close(self) -> None:
+        """End the threads; for a crew whose cases others hand out, one by one, with `counted`."""
+        self._stop()
+        self._helpers.shutdown(cancel_futures=True)
+
     def _stop(self) -> None:
         self._stopped.set()
         with self._changed:
             self._changed.notify_all()
 
-    def _counted(self, work: Callable[[Item], Result], item: Item) -> Result:
+    def counted(self, work: Callable[..., Result], *items: object) -> Result:
+        """Call `work` in this thread, as one of those that are busy with a case."""
         if self._stopped.is_set():
             raise _StoppedError
         with self._changed:
             self._active += 1
         try:
-            return work(item)
+            return work(*items)
         finally:
             with self._changed:
                 self._active -= 1

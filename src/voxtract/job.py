@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,17 +19,16 @@ from voxtract.compute.planes import slices_per_block
 from voxtract.crew import Crew
 from voxtract.errors import InvalidInput, VoxtractError
 from voxtract.geometry import Plane, View
-from voxtract.journal import Journal, Stamps, stamp, write_manifest
+from voxtract.journal import Stamps, stamp, write_manifest
 from voxtract.labelling import CaseMasks, described, seen_in, together
 from voxtract.layout import SLAB, Layout, said_of
 from voxtract.model import Case, Components, Findings, Header, Volume, VolumeFile
-from voxtract.progress import Progress
 from voxtract.read.extraction import findings_name
 from voxtract.report import PHASES, CaseResult
 from voxtract.settings import Settings
 from voxtract.write import ImageFormat, image_format
 from voxtract.write.annotations import Masks
-from voxtract.write.files import Batch, Staging
+from voxtract.write.files import Batch, Note, Staging
 from voxtract.write.findings import encode_findings
 
 if TYPE_CHECKING:
@@ -48,62 +46,71 @@ def names(case: Case) -> tuple[str, ...]:
 
 
 @dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a case ended, and what the journal is told of it.
+
+    Parameters
+    ----------
+    result : CaseResult
+    stamps : list
+        What the inputs were before they were read.
+    manifest : Note, optional
+        The list of its files, where they are noted.
+    """
+
+    result: CaseResult
+    stamps: Stamps
+    manifest: Note | None
+
+
+@dataclass(frozen=True, slots=True)
 class Job:
     """What a run does to each of its cases; called from many threads.
 
-    `parts` says which part of the data set each case belongs to, where it is split.
+    Parameters
+    ----------
+    settings : Settings
+    device : Backend
+    crew : Crew
+    staging : Staging
+    noted : bool
+        Note what a journal needs, and leave findings.
     """
 
     settings: Settings
     device: Backend
     crew: Crew
     staging: Staging
-    journal: Journal | None
-    bar: Progress
-    keep_files: bool
-    parts: Mapping[str, str]
+    noted: bool
 
-    def attempt(self, case: Case) -> CaseResult:
-        """Do one case; its faults become a failed result, so that the others go on."""
+    def do(self, case: Case, part: str | None) -> Outcome:
+        """Do one case, of this part of the data set; its faults become a failed result, so that the others go on."""
         case = self.settings.needed(case)
         inputs = names(case)
-        part = self.parts.get(case.id)
-        stamps = stamp(files(case)) if self.journal is not None else []
-        if self.journal is not None and (earlier := self.journal.result(case.id, inputs, stamps, part)):
-            self.bar.end()
-            return earlier
-        self.bar.begin(Path(inputs[0]).name if inputs else case.id)
+        stamps = stamp(files(case)) if self.noted else []
         error: VoxtractError
         try:
-            result = self._complete(case, stamps)
+            result, manifest = self._complete(case, part)
+            return Outcome(result, stamps, manifest)
         except VoxtractError as why:
             error = why
         except MemoryError as why:
             error = InvalidInput(f"{inputs[0]}: not enough memory ({why}); use fewer workers or set a memory_limit")
             error.__cause__ = why
-        else:
-            self.bar.end()
-            return result if self.keep_files else replace(result, files=())
-        self.bar.end(error)
-        result = CaseResult(case.id, "failed", inputs, error=error)
-        if self.journal is not None:
-            self.journal.add_failed(result, stamps)
-        return result
+        return Outcome(CaseResult(case.id, "failed", inputs, error=error), stamps, None)
 
-    def _complete(self, case: Case, stamps: Stamps) -> CaseResult:
+    def _complete(self, case: Case, part: str | None) -> tuple[CaseResult, Note | None]:
         """Make all files of a case and put them in place."""
-        inputs, part, tally = names(case), self.parts.get(case.id), _Tally()
-        with self.staging.batch(noted=self.journal is not None) as batch:
+        inputs, tally, manifest = names(case), _Tally(), None
+        with self.staging.batch(noted=self.noted) as batch:
             found, nbytes = self._made(_Work(case, part, self, batch, tally)) if inputs else ([], 0)
-            if self.journal is not None:
+            if self.noted:
                 batch.write(findings_name(case.id), encode_findings(found))
                 manifest = write_manifest(batch, case.id)
         result = CaseResult(
             case.id, "done", inputs, tally.slices, tally.annotations, tally.seconds, nbytes, tuple(tally.files), part
         )
-        if self.journal is not None:
-            self.journal.add(result, stamps, manifest)
-        return result
+        return result, manifest
 
     def _made(self, work: _Work) -> tuple[list[Findings], int]:
         """Write images and annotations of a case; its findings, and the bytes of voxels that were read."""

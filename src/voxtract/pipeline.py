@@ -15,13 +15,14 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
-from typing import Literal, Unpack
+from typing import Any, Literal, Unpack
 
 import numpy as np
 
 from voxtract.backend import Backend, select
 from voxtract.compute.labels import stored_labels
 from voxtract.crew import Crew, default_memory_limit, default_workers
+from voxtract.desk import Desk
 from voxtract.errors import InvalidInput, OutputError, VoxtractError
 from voxtract.geometry import Plane, View
 from voxtract.job import Job, names
@@ -64,6 +65,7 @@ def extract(
     resume: bool = False,
     overwrite: bool = False,
     progress: bool | None = None,
+    client: Any = None,
     **options: Unpack[ExtractOptions],
 ) -> Report:
     """Turn every case of a source into slice images and annotations.
@@ -98,6 +100,9 @@ def extract(
         Replace the output of an earlier run; files of other names stay.
     progress : bool, optional
         Draw a bar on stderr; by default where that is a terminal.
+    client : distributed.Client, optional
+        Dask cluster whose workers do the cases; `output_path` and the inputs are the same on all its machines.
+        `workers` then says nothing, and `memory_limit` holds for each process.
     **options
         The other words of :class:`voxtract.settings.Settings`.
 
@@ -126,6 +131,7 @@ def extract(
         resume=resume,
         overwrite=overwrite,
         progress=progress,
+        client=client,
     )
 
 
@@ -140,6 +146,7 @@ def extract_source(
     workers: int | None = None,
     memory_limit: int | None = None,
     progress: bool | None = None,
+    client: Any = None,
 ) -> Report:
     """Run `settings` over an open source with a journal; see :func:`extract`."""
     settings = settings.for_source(source)
@@ -152,6 +159,7 @@ def extract_source(
         memory_limit=memory_limit,
         open_journal=partial(Journal, output, settings.to_dict(), resume=resume, overwrite=overwrite),
         progress=progress,
+        client=client,
     )
 
 
@@ -167,6 +175,7 @@ def run(
     progress: bool | None = None,
     title: str = "extract",
     keep_files: bool = False,
+    client: Any = None,
 ) -> Report:
     """Work through all cases of `source`; see :func:`extract`.
 
@@ -179,26 +188,52 @@ def run(
         Word before the progress bar.
     keep_files : bool
         For a caller who looks at each result: list the files it wrote, and leave it to the caller to report errors.
+    client : distributed.Client, optional
+        Who does the cases instead of the threads of this process.
     """
     begin = time.perf_counter()
     check_cases(source, settings)
-    device, workers = check_run(backend, workers)
+    if client is None:
+        device, workers = check_run(backend, workers)
+        where = device.name
+    else:
+        from voxtract import cluster
+
+        where, workers = cluster.check(client, backend)
     with nullcontext() if open_journal is None else open_journal() as journal:
         for left_out in source.skipped:
             log.warning("left out: %s: %s", left_out.where, left_out.reason)
         for remark in source.remarks:
             log.warning("%s: %s", remark.where, remark.message)
-        crew = Crew(workers, default_memory_limit() if memory_limit is None else memory_limit)
         bar = Progress(len(source.cases), title, show=progress, log_errors=not keep_files)
         parts, lists = divide(source, settings, workers)
         with Staging(output) as staging:
             with bar:
-                job = Job(settings, device, crew, staging, journal, bar, keep_files, parts)
-                results = crew.each(job.attempt, source.cases)
+                desk = Desk(settings, journal, bar, parts, keep_files)
+                if client is None:
+                    crew = Crew(workers, default_memory_limit() if memory_limit is None else memory_limit)
+                    results = _do_all(source.cases, desk, Job(settings, device, crew, staging, journal is not None))
+                else:
+                    results = cluster.do_all(
+                        client, source.cases, desk, output, backend=backend, memory_limit=memory_limit
+                    )
             if journal is not None:
                 _finish(journal, source, staging, settings, lists, results)
     seconds = time.perf_counter() - begin
-    return Report(str(output), device.name, workers, tuple(results), source.skipped, seconds, source.remarks)
+    return Report(str(output), where, workers, tuple(results), source.skipped, seconds, source.remarks)
+
+
+def _do_all(cases: Sequence[Case], desk: Desk, job: Job) -> list[CaseResult]:
+    """Do all cases that are not done yet in threads; results in their order."""
+
+    def attempt(case: Case) -> CaseResult:
+        earlier = desk.earlier(case)
+        if earlier is not None:
+            return earlier
+        desk.begin(case)
+        return desk.end(job.do(case, desk.parts.get(case.id)))
+
+    return job.crew.each(attempt, cases)
 
 
 def divide(source: Source, settings: Settings, workers: int) -> tuple[dict[str, str], dict[str, str]]:
