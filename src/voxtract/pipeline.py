@@ -195,7 +195,7 @@ def run(
     check_cases(source, settings)
     if client is None:
         device, workers = check_run(backend, workers)
-        where = device.name
+        where: str = device.name
     else:
         from voxtract import cluster
 

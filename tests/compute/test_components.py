@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 from scipy import ndimage
 from skimage import measure
@@ -16,7 +17,7 @@ from tests import oracles
 from tests.strategies import LABEL_DTYPES, LAYOUTS, Layout, laid_out, masks
 from voxtract.compute import components as module
 from voxtract.compute import runs as runs_module
-from voxtract.compute.components import Extent, Objects, find_components
+from voxtract.compute.components import Extent, Objects, find_components, find_components_in_chunks
 from voxtract.errors import InvalidInput
 from voxtract.geometry import VIEWS, View
 from voxtract.model import Components
@@ -323,3 +324,72 @@ def test_nothing_is_written_to_the_labels(labels: NDArray[Any], view: View) -> N
     before = labels.copy()
     find_components(labels, view)
     assert np.array_equal(labels, before)
+
+
+# ------------------------------------------------------------------------------------------------------- in chunks
+
+
+def chunked(labels: NDArray[Any], side: tuple[int, int, int], keep_empty: bool) -> list[list[tuple[Any, NDArray[Any]]]]:
+    """Cut a volume into chunks as sparse stores hold them: layers along z, in no order within a layer."""
+    layers = []
+    for z in range(0, labels.shape[2], side[2]):
+        layer = []
+        for y in range(0, labels.shape[1], side[1]):
+            for x in range(0, labels.shape[0], side[0]):
+                chunk = labels[x : x + side[0], y : y + side[1], z : z + side[2]]
+                if keep_empty or (chunk > 0).any():
+                    layer.append(((x, y, z), chunk))
+        layers.append(layer[::-1])
+    return layers
+
+
+@given(
+    labels=hnp.arrays(
+        st.sampled_from([np.uint8, np.int16, np.uint64, np.bool_]),
+        st.tuples(*[st.integers(1, 7)] * 3),
+        elements=st.integers(0, 1) | st.just(0),
+    ),
+    side=st.tuples(*[st.integers(1, 4)] * 3),
+    view=st.sampled_from(VIEWS),
+    extent=st.sampled_from(["slice", "volume"]),
+    connectivity=st.sampled_from([None, 1, 2]),
+    objects=st.sampled_from(["components", "labels"]),
+    keep_empty=st.booleans(),
+)
+@settings(max_examples=200, deadline=None)
+def test_chunks_give_what_the_whole_volume_gives(
+    labels: NDArray[Any], side: Any, view: Any, extent: Any, connectivity: Any, objects: Any, keep_empty: bool
+) -> None:
+    words: dict[str, Any] = {"extent": extent, "connectivity": connectivity, "objects": objects, "mass": True}
+    whole = find_components(labels, view, **words)
+    layers = chunked(labels, side, keep_empty)
+    found = find_components_in_chunks(layers, labels.shape, labels.dtype, view, **words)
+    for name, column in whole.columns.items():
+        np.testing.assert_array_equal(found.columns[name], column)
+        if name != "label" or labels.dtype != np.bool_:
+            assert found.columns[name].dtype == column.dtype
+
+
+@pytest.mark.parametrize("view", VIEWS)
+@pytest.mark.parametrize("extent", ["slice", "volume"])
+def test_a_component_through_many_chunks_far_out_in_a_huge_volume(view: Any, extent: Any) -> None:
+    rng = np.random.default_rng(2)
+    labels = (rng.random((40, 37, 30)) < 0.6).astype(np.uint32) * 2504698
+    shape, origin = (120_000, 90_000, 7_000), (100_000, 64, 6_400)
+    layers = [
+        [((x + origin[0], y + origin[1], z + origin[2]), chunk) for (x, y, z), chunk in layer]
+        for layer in chunked(labels, (16, 16, 8), keep_empty=False)
+    ]
+    found = find_components_in_chunks(layers, shape, np.uint32, view, extent=extent, mass=True)
+    whole = find_components(labels, view, extent=extent, mass=True)
+    np.testing.assert_array_equal(found.start, whole.start + origin)
+    np.testing.assert_array_equal(found.stop, whole.stop + origin)
+    np.testing.assert_array_equal(found.count, whole.count)
+    assert found.total is not None
+    np.testing.assert_array_equal(found.total, whole.total + whole.count[:, None] * np.array(origin))
+
+
+def test_chunks_of_a_volume_that_cannot_be_counted() -> None:
+    with pytest.raises(InvalidInput, match="more than int64 can count"):
+        find_components_in_chunks([], (2**30, 2**30, 2**30), np.uint8, "axial")
+    assert len(find_components_in_chunks([], (2**20, 2**20, 2**20), np.uint8, "axial")) == 0

@@ -6,19 +6,20 @@ touch; then everything that is wanted is reduced per component from the runs, ba
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from voxtract.compute.runs import FAR, Memory, Runs, batches, number_components, numbered, unite
 from voxtract.errors import InvalidInput, check_choice
-from voxtract.geometry import Plane, View, check_view
+from voxtract.geometry import Plane, Shape3, View, check_view
 from voxtract.model import Components
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
+    from numpy.typing import DTypeLike, NDArray
 
     from voxtract.compute.runs import Index, Labels
 
@@ -87,11 +88,99 @@ def find_components(
     memory = Memory.of(labels)
     lattice = _Lattice.of(memory, plane, extent)
     _keep_freed_memory()
-    if objects == "labels":
-        found = _whole_labels(memory.data, lattice, mass)
-    else:
-        found = _Joiner(lattice, reach, mass).run(memory.data)
+    parts = batches(memory.data, lattice.crossed, BATCH)
+    found = _reduced(parts, lattice, memory.data.dtype, objects, reach, mass)
     return lattice.components(found, memory.data.dtype.newbyteorder("="), mass)
+
+
+def find_components_in_chunks(
+    layers: Iterable[Iterable[tuple[Shape3, NDArray[Any]]]],
+    shape: Shape3,
+    dtype: DTypeLike,
+    view: View,
+    *,
+    extent: Extent = "slice",
+    connectivity: int | None = None,
+    objects: Objects = "components",
+    mass: bool = False,
+) -> Components:
+    """Find the components of a volume of which only chunks are stored; the rest is background.
+
+    Parameters
+    ----------
+    layers : iterable of iterables of (start, chunk)
+        Chunks are (x, y, z) arrays that begin at the voxel `start` and do not overlap. Those of a layer lie in the
+        same planes along z, layers come by rising z; within a layer any order will do.
+    shape : (x, y, z)
+        Of the volume; it may have any size, only what is stored is looked at.
+    dtype : dtype
+        Of the chunks.
+    view, extent, connectivity, objects, mass
+        As of `find_components`.
+
+    Returns
+    -------
+    Components
+        What `find_components` gives for the whole volume, also where components reach over chunks.
+
+    Raises
+    ------
+    InvalidInput
+        As `find_components`, or a volume whose voxels int64 cannot count.
+
+    Notes
+    -----
+    Needs memory for the runs of one layer, its chunks one at a time, and the rows found.
+
+    Examples
+    --------
+    >>> chunk = np.ones((2, 2, 2), np.uint8)
+    >>> layers = [[((0, 0, 0), chunk), ((2, 0, 0), chunk)], [((2, 0, 2), chunk)]]
+    >>> found = find_components_in_chunks(layers, (10**6, 10**6, 10**4), np.uint8, "axial", extent="volume")
+    >>> found.start.tolist(), found.stop.tolist(), found.count.tolist()
+    ([[0, 0, 0]], [[4, 2, 4]], [24])
+    """
+    dtype = np.dtype(dtype).newbyteorder("=")
+    check_labels(np.empty((0, 0, 0), dtype), extent, objects)
+    reach = check_connectivity(connectivity, extent)
+    if math.prod(n + 1 for n in shape) > np.iinfo(np.int64).max:
+        raise InvalidInput(f"a volume of {' x '.join(map(str, shape))} voxels has more than int64 can count")
+    memory = Memory(np.empty((0, 0, 0), dtype), (2, 1, 0), (False, False, False))
+    lattice = _Lattice.of(memory, Plane(check_view(view), shape), extent)
+    parts = (runs for runs in (_of_layer(layer, lattice) for layer in layers) if runs is not None)
+    found = _reduced(parts, lattice, dtype, objects, reach, mass)
+    return lattice.components(found, dtype, mass)
+
+
+def _of_layer(layer: Iterable[tuple[Shape3, NDArray[Any]]], lattice: _Lattice) -> Runs | None:
+    """Runs of the chunks of a layer in the order of the volume; one that goes on in the next chunk is one run."""
+    parts: list[Runs] = []
+    for start, chunk in layer:
+        offset = [start[axis] for axis in lattice.axes]
+        data = np.ascontiguousarray(chunk.transpose(2, 1, 0))
+        for runs in batches(data.view(np.uint8) if data.dtype == np.bool_ else data, lattice.crossed, BATCH):
+            parts.append(runs.moved(*offset))
+    if not parts:
+        return None
+    runs = Runs.join(parts)
+    order = np.lexsort((runs.start, runs.row, runs.plane))
+    runs = runs.take(order)
+    same_line = (runs.plane[1:] == runs.plane[:-1]) & (runs.row[1:] == runs.row[:-1])
+    goes_on = same_line & (runs.start[1:] == runs.stop[:-1]) & (runs.label[1:] == runs.label[:-1])
+    if not goes_on.any():
+        return runs
+    first = np.flatnonzero(np.concatenate(([True], ~goes_on)))
+    last = np.append(first[1:], len(runs)) - 1
+    return replace(runs.take(first), stop=runs.stop.take(last))
+
+
+def _reduced(
+    parts: Iterable[Runs], lattice: _Lattice, dtype: np.dtype[Any], objects: Objects, reach: int, mass: bool
+) -> _Table:
+    """One row for each component or label of the runs, which come in whole planes."""
+    if objects == "labels":
+        return _whole_labels(parts, lattice, dtype, mass)
+    return _Joiner(lattice, reach, mass).run(parts, dtype)
 
 
 def _keep_freed_memory() -> None:
@@ -125,10 +214,10 @@ def check_connectivity(connectivity: int | None, extent: str) -> int:
     return int(connectivity)
 
 
-def _whole_labels(data: Labels, lattice: _Lattice, mass: bool) -> _Table:
-    """One row per label, or per slice and label, of (a2, a1, a0) `data`."""
-    parts = [lattice.empty(data.dtype, mass)]
-    for runs in batches(data, lattice.crossed, BATCH):
+def _whole_labels(batches: Iterable[Runs], lattice: _Lattice, dtype: np.dtype[Any], mass: bool) -> _Table:
+    """One row per label, or per slice and label."""
+    parts = [lattice.empty(dtype, mass)]
+    for runs in batches:
         slices = None if lattice.cut is None else (runs.plane, runs.row)[lattice.cut]
         parts.append(lattice.table(runs, *_label_numbers(runs.label, slices), mass))
     found = _Table.join(parts)
@@ -317,10 +406,10 @@ class _Joiner:
         self.carried: Runs | None = None  # the last plane of the batch before
         self.carried_ids = np.empty(0, np.int64)
 
-    def run(self, data: Labels) -> _Table:
-        """Find all components of (a2, a1, a0) `data`."""
+    def run(self, batches: Iterable[Runs], dtype: np.dtype[Any]) -> _Table:
+        """Find all components of the runs, which come in whole planes."""
         lattice = self.lattice
-        for runs in batches(data, lattice.crossed, BATCH):
+        for runs in batches:
             if lattice.cut == 0:  # planes are slices: each batch is complete
                 numbers, size = number_components(runs, 0, lattice.position(runs), self.contacts)
                 self.parts.append(lattice.table(runs, numbers, size, self.mass))
@@ -329,7 +418,7 @@ class _Joiner:
                 if self.rows > self.limit:
                     self._merge()
         if not self.parts:
-            return lattice.empty(data.dtype, self.mass)
+            return lattice.empty(dtype, self.mass)
         if lattice.cut != 0:
             self._merge()
         return _Table.join(self.parts)

@@ -48,6 +48,14 @@ class Runs:
         """Runs from `position` on."""
         return Runs(*(values[position:] for values in self._fields()))
 
+    def take(self, rows: Index) -> Runs:
+        """The runs at these positions."""
+        return Runs(*(values.take(rows) for values in self._fields()))
+
+    def moved(self, plane: int, row: int, start: int) -> Runs:
+        """The same runs, so much further along b2, b1, b0."""
+        return Runs(self.plane + plane, self.row + row, self.start + start, self.stop + start, self.label)
+
     @classmethod
     def join(cls, parts: list[Runs]) -> Runs:
         """All runs of `parts`, one after the other."""
