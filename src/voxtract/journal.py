@@ -23,7 +23,6 @@ import os
 import platform
 import threading
 from collections.abc import Iterable, Mapping, Sequence
-from importlib.metadata import version
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
@@ -285,6 +284,8 @@ def _locked(output: Path) -> IO[str]:
 
 def _versions() -> dict[str, str]:
     """Versions of what shapes the outputs."""
+    from importlib.metadata import version  # 20 ms, which a run without a journal need not wait for
+
     return {name: version(name) for name in ("voxtract", "numpy", "scipy")}
 
 
