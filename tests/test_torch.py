@@ -129,6 +129,19 @@ def test_every_pixel_is_that_of_the_written_file(extraction: Path) -> None:
         np.testing.assert_array_equal(image.numpy(), tifffile.imread(extraction / stem)[None].astype(np.float32))
 
 
+@pytest.mark.parametrize("images", ["webdataset", "zarr"])
+def test_shards_and_arrays_give_the_items_of_files(extraction: Path, pairs: Path, tmp_path: Path, images: str) -> None:
+    out = extracted(pairs, tmp_path / "out", target_size=(12, 13), images=images, shard_size=8000)
+    files = {"webdataset": "*.tar", "zarr": "c/*/0/0"}[images]
+    data = vt.SliceDataset(out)
+    assert {data.file(i) for i in range(len(data))} == set(out.rglob(files))
+    for one, other in zip(items(data), items(vt.SliceDataset(extraction)), strict=True):
+        assert_same(one, other)
+    data.file(7).unlink()
+    with pytest.raises(NotFound, match="no such image, one of"):
+        vt.SliceDataset(out)
+
+
 def test_boxes_and_masks_are_those_of_the_components(extraction: Path) -> None:
     data = vt.SliceDataset(extraction, masks=True)
     seen = 0

@@ -378,6 +378,8 @@ def _data_options(args: argparse.Namespace) -> dict[str, Any]:
         "seed": args.seed,
         "stratify": args.stratify,
         "folds": args.folds,
+        "sample_format": args.sample_format,
+        "shard_size": args.shard_size,
     }
 
 
@@ -452,7 +454,8 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("--allow-affine-mismatch", action="store_true", help="accept labels with another affine")
     one.add_argument("--resume", action="store_true", help="go on with the run that was interrupted in OUT")
     one.add_argument("--overwrite", action="store_true", help="replace the output of an earlier run in OUT")
-    _add_images(one, formats=("tiff", "png", "none"))
+    _add_images(one, formats=("tiff", "png", "webdataset", "zarr", "none"))
+    _add_shards(one)
     _add_annotations(one, index_width=3)
     _add_geometry(one)
     _add_data(one)
@@ -546,7 +549,15 @@ def _add_images(parser: argparse.ArgumentParser, *, formats: tuple[str, ...]) ->
         metavar="HOW",
         help="min-max, z-score, percentile, a CT window (lung, bone, brain, …) or CENTER,WIDTH; to float32",
     )
-    group.add_argument("--compression", choices=("zlib", "zstd", "lzw"), help="of TIFF images")
+    group.add_argument("--compression", choices=("zlib", "zstd", "lzw"), help="of TIFF images; zstd also of zarr")
+
+
+def _add_shards(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("shards (--images webdataset)")
+    group.add_argument("--sample-format", choices=("tiff", "png"), default="tiff", help="of images (default: tiff)")
+    group.add_argument(
+        "--shard-size", type=_bytes, default=1_000_000_000, metavar="SIZE", help="of a shard at most (default: 1GB)"
+    )
 
 
 def _add_annotations(parser: argparse.ArgumentParser, *, index_width: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -26,13 +27,15 @@ from voxtract.model import Case, Components, Findings, Header, Volume, VolumeFil
 from voxtract.read.extraction import findings_name
 from voxtract.report import PHASES, CaseResult
 from voxtract.settings import Settings
-from voxtract.write import ImageFormat, image_format
 from voxtract.write.annotations import Masks
 from voxtract.write.files import Batch, Note, Staging
 from voxtract.write.findings import encode_findings
+from voxtract.write.images import Images
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+AHEAD = 64 << 20  # bytes of images that may be cut while one that is to be written before them is not
 
 
 def files(case: Case) -> tuple[VolumeFile, ...]:
@@ -232,7 +235,7 @@ class _Work:
             settings.extent,
             self._chosen(plane, known),
             f"{folder}/{self.case.id}_{plane.view}_",
-            image_format(settings.images).suffix if layout.image is not None and settings.images else "",
+            settings.image_writer.suffix if layout.image is not None and settings.images else "",
             rows is not None,
             self.part,
             objects if any(objects) else (),
@@ -241,8 +244,8 @@ class _Work:
     def slice(self, file: VolumeFile, header: Header, layout: Layout, found: Sequence[Findings]) -> None:
         """Cut the chosen slices of all planes and write them."""
         settings, device = self.job.settings, self.job.device
-        writer = image_format(settings.images or "tiff", settings.compression)
         rule = None
+        images: list[Images] = []
         for first, voxels in self._pieces(file, header, slabs=layout.image_slabs):
             with self.tally.phase("compute"):
                 framed = layout.frame.image(voxels, settings.interpolation)
@@ -254,8 +257,15 @@ class _Work:
                     pad_value=settings.pad_value,
                     statistics=None if layout.image_slabs else device.statistics(data),
                 )
-            for one in found:
-                self._write_slices(data, replace(one.plane, shape=framed.shape), first, rule, writer, one)
+            if not images:
+                with self.tally.phase("write"):
+                    begin = settings.image_writer.begin
+                    images = [begin(one, rule.dtype, rule.pad_value, self.batch) for one in found]
+            for one, its_images in zip(found, images, strict=True):
+                self._write_slices(data, replace(one.plane, shape=framed.shape), first, rule, its_images, one)
+        with self.tally.phase("write"):
+            for its_images in images:
+                self.tally.files += its_images.finish()
         self.tally.slices.update({one.plane.view: len(one.slices) for one in found})
 
     def _chosen(self, plane: Plane, rows: Components) -> NDArray[np.int64]:
@@ -295,22 +305,26 @@ class _Work:
                 first += slab.shape[2]
 
     def _write_slices(
-        self, data: Any, piece: Plane, first: int, rule: PixelRule, writer: ImageFormat, found: Findings
+        self, data: Any, piece: Plane, first: int, rule: PixelRule, images: Images, found: Findings
     ) -> None:
         """Write the chosen slices of a piece whose first one has the index `first`."""
-        spacing_mm = piece.pixel_spacing_mm(found.grid.spacing_mm)
         begin, end = np.searchsorted(found.slices, (first, first + piece.count))
         chosen = found.slices[begin:end]
 
         def write(block: tuple[int, int]) -> None:
             with self.tally.phase("compute"):
-                images = self.job.device.cut(data, piece, *block, rule)
+                cut = self.job.device.cut(data, piece, *block, rule)
             with self.tally.phase("write"):
-                for index, image in zip(range(*block), images, strict=True):
-                    self.batch.write(found.name(first + index), writer.encode(image, spacing_mm))
+                for index, image in zip(range(*block), cut, strict=True):
+                    images.write(first + index, image)
 
-        self.job.crew.share(write, consecutive(chosen - first, slices_per_block(data, piece, rule.dtype)))
-        self.tally.files += map(found.name, chosen.tolist())
+        blocks = consecutive(chosen - first, slices_per_block(data, piece, rule.dtype))
+        at_once = max(1, len(blocks))
+        if images.in_order:
+            longest = max((end - begin for begin, end in blocks), default=1)
+            at_once = max(2, AHEAD // (longest * math.prod(piece.size) * rule.dtype.itemsize))
+        for k in range(0, len(blocks), at_once):
+            self.job.crew.share(write, blocks[k : k + at_once])
 
     def _write_annotations(self, found: Findings, masks: Masks | None) -> None:
         with self.tally.phase("write"):

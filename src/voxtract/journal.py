@@ -208,9 +208,9 @@ class Journal:
 
 def write_manifest(batch: Batch, case_id: str) -> Note:
     """Add the list of all files of a batch to it."""
-    lines = [f"{note.crc32:08x} {note.size} {note.name}\n" for note in sorted(batch.notes)]
+    lines = [f"{note.crc32:08x} {note.size} {note.name}\n" for note in sorted(batch.notes.values())]
     batch.write(manifest_name(case_id), "".join(lines))
-    return batch.notes[-1]
+    return batch.notes[manifest_name(case_id)]
 
 
 def stamp(files: Iterable[VolumeFile]) -> Stamps:

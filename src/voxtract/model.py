@@ -158,7 +158,8 @@ class Findings:
     stem : str
         Image files are called ``<stem><index, three digits or more><suffix>``, relative to the output folder.
     suffix : str
-        With its dot; empty where no images are written.
+        With its dot; empty where no images are written. With ``.tar`` the files are shards, counted from 0, with
+        ``.zarr`` there is one `store`.
     labelled : bool
         Whether the case has labels at all; without them there are no rows.
     split : str, optional
@@ -182,6 +183,19 @@ class Findings:
     def name(self, index: int, suffix: str | None = None) -> str:
         """File of slice `index`, relative to the output folder: the image, or beside it one with another suffix."""
         return f"{self.stem}{index:03d}{self.suffix if suffix is None else suffix}"
+
+    @property
+    def store(self) -> str:
+        """Array that holds the images of all slices (`voxtract.write.zarr`), relative to the output folder."""
+        return self.stem.removesuffix("_") + self.suffix
+
+    @property
+    def places(self) -> str:
+        """File that says where in which shard each image lies (`voxtract.write.webdataset`).
+
+        It has three little-endian int64 for each of `slices`: shard, first byte, number of bytes.
+        """
+        return f".voxtract/shards/{self.case_id}_{self.plane.view}"
 
     def by_slice(self) -> Iterator[tuple[int, NDArray[np.int64]]]:
         """Each chosen slice with the positions of its rows, in order; for `extent` "slice"."""

@@ -56,7 +56,7 @@ def extract(
     output_path: str | os.PathLike[str],
     views: Sequence[View] | None = None,
     *,
-    images: Literal["tiff", "png"] | None = "tiff",
+    images: Literal["tiff", "png", "webdataset", "zarr"] | None = "tiff",
     annotations: str | Sequence[str] | None = "csv",
     target_size: tuple[int, int] | None = None,
     backend: Literal["auto", "cpu", "cuda"] = "auto",
@@ -82,8 +82,9 @@ def extract(
         Folder to write to; made where it is missing.
     views : sequence of {"axial", "coronal", "sagittal"}, optional
         By default those that the source names for a case, else axial.
-    images : {"tiff", "png"}, optional
-        Written for cases with an image; None writes none.
+    images : {"tiff", "png", "webdataset", "zarr"}, optional
+        Written for cases with an image; None writes none. "webdataset" writes shards of slices with their boxes, so
+        annotations may be None, "zarr" an array of all slices.
     annotations : {"csv", "coco", "yolo", "voc", "parquet"} or several of them, optional
         Written for cases with labels; None writes none.
     target_size : (height, width), optional

@@ -19,7 +19,7 @@ from voxtract.errors import InvalidInput, NotFound, check_choice
 from voxtract.geometry import Plane, View, check_view
 from voxtract.model import Findings
 from voxtract.read.extraction import ExtractedCase, Extraction, open_extraction
-from voxtract.read.images import read_image
+from voxtract.read.slices import read_slice
 from voxtract.write.files import Staging
 from voxtract.write.sheet import Tile, contact_sheet, png
 
@@ -154,7 +154,7 @@ def _tiles(extraction: Extraction, found: Findings, slices: NDArray[np.int64], c
     """Tiles of one case and view, with one tone curve for all of them."""
     if not len(slices):
         return []
-    images = [read_image(extraction.root / found.name(index), found.plane.size) for index in slices.tolist()]
+    images = [read_slice(extraction.root, found, index) for index in slices.tolist()]
     tone = Tone.of([inner_pixels(image, found.plane) for image in images])
     tiles = []
     for index, image in zip(slices.tolist(), images, strict=True):

@@ -18,12 +18,13 @@ from voxtract.compute.outlines import outline
 from voxtract.errors import InvalidInput, check_choice
 from voxtract.geometry import Crop, Shape3, View, check_codes, check_view
 from voxtract.splits import Split
-from voxtract.write import ANNOTATION_FORMATS, annotation_format, image_format
+from voxtract.write import ANNOTATION_FORMATS, FILES, IMAGE_FORMATS, annotation_format, image_writer
 from voxtract.write.tables import Columns
 
 if TYPE_CHECKING:
     from voxtract.model import Case, Components, Source
     from voxtract.write.annotations import AnnotationFormat
+    from voxtract.write.images import ImageWriter
 
 # folders below the output folder that a case's files go to
 _FOLDERS = {"case": "{case}/{view}", "view": "{view}", "flat": "."}
@@ -48,6 +49,8 @@ class DataOptions(TypedDict, total=False):
     seed: int
     stratify: bool
     folds: int | None
+    sample_format: Literal["tiff", "png"]
+    shard_size: int
 
 
 class ImageOptions(TypedDict, total=False):
@@ -155,6 +158,10 @@ class Settings:
         Spread the cases so that each class is in the parts as `split` says; the labels are read once more for it.
     folds : int, optional
         Also write lists for cross-validation, ``splits/fold_0_train.txt`` and ``splits/fold_0_val.txt`` and so on.
+    sample_format : {"tiff", "png"}
+        Images in the shards of ``images="webdataset"``.
+    shard_size : int
+        Bytes of a shard at most.
 
     Raises
     ------
@@ -163,7 +170,7 @@ class Settings:
     """
 
     views: Sequence[View] | None = None
-    images: Literal["tiff", "png"] | None = "tiff"
+    images: Literal["tiff", "png", "webdataset", "zarr"] | None = "tiff"
     annotations: str | Sequence[str] | None = "csv"
     saving_mode: Literal["case", "view", "flat"] = "case"
     target_size: tuple[int, int] | None = None
@@ -198,6 +205,8 @@ class Settings:
     seed: int = 0
     stratify: bool = False
     folds: int | None = None
+    sample_format: Literal["tiff", "png"] = "tiff"
+    shard_size: int = 1_000_000_000
 
     def __post_init__(self) -> None:
         self._make_plain()
@@ -206,7 +215,7 @@ class Settings:
                 check_view(view)
             if not self.views or len(set(self.views)) != len(self.views):
                 raise InvalidInput(f"views {list(self.views)}: give one or more views, each once")
-        check_choice("images", self.images, (None, "tiff", "png"))
+        check_choice("images", self.images, (None, *IMAGE_FORMATS))
         for name in self.annotation_names:
             check_choice("annotations", name, ANNOTATION_FORMATS)
         if len(set(self.annotation_names)) != len(self.annotation_names):
@@ -223,8 +232,10 @@ class Settings:
         if self.resize is not None and any(n < 1 and n != -1 for n in self.resize):
             raise InvalidInput(f"resize {self.resize} must be voxels, at least 1, or -1 to leave an axis as it is")
         self._check_contradictions()
+        if self.shard_size < 1:
+            raise InvalidInput(f"shard_size {self.shard_size} must be bytes, at least 1")
         if self.images is not None:
-            image_format(self.images, self.compression)
+            _ = self.image_writer
         if self.target_size is not None and (len(self.target_size) != 2 or min(self.target_size) < 1):
             raise InvalidInput(f"target_size {self.target_size} must be (height, width), both at least 1")
         if self.min_size < 1:
@@ -254,6 +265,7 @@ class Settings:
             "classes": lambda labels: tuple(map(operator.index, labels)),
             "connectivity": operator.index,
             "min_size": operator.index,
+            "shard_size": operator.index,
             "index_width": operator.index,
             "pad_value": _number,
             "threshold": _number,
@@ -304,8 +316,16 @@ class Settings:
                     f"annotations {name!r} has boxes in slices, but components are found in the volume; "
                     "take components='slice', or annotations 'csv' or 'parquet'"
                 )
-            if self.images is None:
-                raise InvalidInput(f"annotations {name!r} names image files, but images=None writes none")
+            if self.images not in FILES:
+                raise InvalidInput(
+                    f"annotations {name!r} names image files, but images={self.images!r} writes none; "
+                    "take images='tiff' or 'png', or other annotations"
+                )
+        if self.images == "webdataset" and self.extent == "volume":
+            raise InvalidInput(
+                "images='webdataset' has boxes in slices, but components are found in the volume; "
+                "take components='slice'"
+            )
         if self.masks and not {"coco", "yolo"} & set(self.annotation_names):
             raise InvalidInput("masks=True needs a format that has them: annotations 'coco' or 'yolo'")
         if self.stratify and self.split is None and self.folds is None:
@@ -338,6 +358,17 @@ class Settings:
         )
 
     @property
+    def image_writer(self) -> ImageWriter:
+        """Writer of the images; not for None."""
+        return image_writer(
+            self.images or "",
+            self.compression,
+            sample_format=self.sample_format,
+            shard_size=self.shard_size,
+            class_map=self.known_classes,
+        )
+
+    @property
     def known_classes(self) -> ClassMap | None:
         """The class map."""
         return None if self.class_map is None else ClassMap.of(self.class_map)
@@ -360,7 +391,8 @@ class Settings:
     @property
     def needs_labels(self) -> bool:
         """Whether the labels of a case are read."""
-        return bool(self.annotation_names) or self.choice.annotated or self.crop == "foreground"
+        wanted = bool(self.annotation_names) or self.images == "webdataset"
+        return wanted or self.choice.annotated or self.crop == "foreground"
 
     def views_of(self, case: Case) -> tuple[View, ...]:
         """Views that are cut of a case."""

@@ -18,6 +18,7 @@ from voxtract.pipeline import run
 from voxtract.read import plain_file, plain_folder
 from voxtract.report import Report
 from voxtract.settings import AnnotationOptions, ImageOptions, Settings
+from voxtract.write import FILES
 from voxtract.write.files import Staging
 from voxtract.write.tables import stats_text
 
@@ -83,6 +84,7 @@ def extract_slices_dataset(
         (an `OSError`) `output_path` cannot be written.
     """
     check_choice("saving_mode", saving_mode, ("case", "view"))
+    check_choice("images", images, FILES)
     settings = Settings(
         views=(view,),
         images=images,
@@ -205,6 +207,7 @@ def extract_slices(
     NotFound, InvalidInput, DamagedFile, UnreadableFile, OutputError
         Says where, what was found, what was expected and what to do.
     """
+    check_choice("images", images, FILES)
     settings = Settings(
         views=(view,),
         images=images,

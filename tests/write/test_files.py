@@ -251,3 +251,62 @@ def test_many_threads(tmp_path: Path) -> None:
         for number in range(50):
             assert (tmp_path / f"case {number}" / f"{worker}.bin").read_bytes() == bytes([worker]) * number
     assert len(names(tmp_path)) == 50 + 400
+
+
+def test_pieces_become_one_file_when_the_batch_ends(tmp_path: Path) -> None:
+    (tmp_path / "grown").write_bytes(b"of an earlier run")
+    with Staging(tmp_path) as staging:
+        with staging.batch() as batch:
+            for piece in (b"1", "2", PARTS):
+                batch.append("grown", piece)
+                batch.append("other/grown", b"-")
+            assert (tmp_path / "grown").read_bytes() == b"of an earlier run"
+            assert not (tmp_path / "other").exists()
+        with staging.batch() as batch:
+            batch.append("again", b"3")
+    assert (tmp_path / "grown").read_bytes() == b"12" + WHOLE
+    assert (tmp_path / "other/grown").read_bytes() == b"---"
+    assert names(tmp_path) == ["again", "grown", "other", "other/grown"]
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_a_folder_appears_whole(tmp_path: Path, there: bool) -> None:
+    if there:
+        (tmp_path / "a/b/old").mkdir(parents=True)
+        (tmp_path / "a/b/old/file").write_bytes(b"old")
+    before = names(tmp_path)
+    with Staging(tmp_path) as staging:
+        with staging.batch() as batch:
+            folder = batch.folder("a/b")
+            folder.write("file", b"1")
+            folder.write("c/d/file", PARTS)
+            assert [name for name in names(tmp_path) if not name.startswith(".")] == before
+        assert len(list(next(tmp_path.glob(".voxtract-staging-*")).iterdir())) == 0
+    assert names(tmp_path) == ["a", "a/b", "a/b/c", "a/b/c/d", "a/b/c/d/file", "a/b/file"]
+    assert (tmp_path / "a/b/c/d/file").read_bytes() == WHOLE
+
+
+@pytest.mark.parametrize("call", ["mkdir", "makedirs", "writev"])
+def test_a_full_disk_leaves_neither_folder_nor_pieces(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def fill(staging: Staging) -> None:
+        with staging.batch() as batch:
+            batch.append("grown", b"1")
+            batch.folder("folder").write("file", b"1")
+            monkeypatch.setattr(os, call, full)
+            if call == "mkdir":
+                batch.folder("another")
+            else:
+                batch.folder("third").write("deep/file", b"22")
+
+    with Staging(tmp_path) as staging:
+        wanted = "another" if call == "mkdir" else "third/deep/file"
+        with pytest.raises(OutputError, match=rf"{wanted}: cannot be written: no space left"):
+            fill(staging)
+        monkeypatch.undo()
+        assert list(next(tmp_path.glob(".voxtract-staging-*")).iterdir()) == []
+    assert names(tmp_path) == []

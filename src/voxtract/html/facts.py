@@ -30,7 +30,7 @@ from voxtract.preview import (
     spread,
 )
 from voxtract.read.extraction import LEFT_OUT, ExtractedCase, Extraction
-from voxtract.read.images import read_image
+from voxtract.read.slices import read_slice
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -270,7 +270,7 @@ def _strip(
     for index in taken.tolist():
         if found.suffix:
             try:
-                image = read_image(root / found.name(index), found.plane.size)
+                image = read_slice(root, found, index)
             except VoxtractError as why:
                 faults.append(str(why))
                 continue

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import struct
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from io import BytesIO
 from pathlib import Path
@@ -30,7 +32,7 @@ _STUMBLES = (
 Raw = tuple[tuple[int, ...], np.dtype[Any]]
 
 
-def read_image(path: Path, size: tuple[int, int]) -> NDArray[Any]:
+def read_image(path: Path, size: tuple[int, int], place: tuple[int, int] | None = None) -> NDArray[Any]:
     """Read one slice image.
 
     Parameters
@@ -39,6 +41,8 @@ def read_image(path: Path, size: tuple[int, int]) -> NDArray[Any]:
         As `voxtract.write` has written it, or written again by other software as TIFF or PNG of the same pixels.
     size : (height, width)
         What it must have.
+    place : (first byte, number of bytes), optional
+        Of the image in a file that holds more.
 
     Returns
     -------
@@ -53,8 +57,17 @@ def read_image(path: Path, size: tuple[int, int]) -> NDArray[Any]:
     InvalidInput
         A PNG file larger than Pillow opens.
     """
+    with image_errors(path):
+        if place is not None:
+            return _inside(path, size, *place)
+        return _png(path, size, path) if path.suffix == ".png" else _tiff(path, size)
+
+
+@contextmanager
+def image_errors(path: Path) -> Iterator[None]:
+    """Say in our words what goes wrong with an image that is read from `path`."""
     try:
-        return _png(path, size) if path.suffix == ".png" else _tiff(path, size)
+        yield
     except FileNotFoundError as why:
         raise NotFound(f"{path}: no such image; {AGAIN}") from why
     except VoxtractError:
@@ -73,11 +86,29 @@ def _check(shape: tuple[int, ...], size: tuple[int, int]) -> None:
         raise ValueError(f"it has {' x '.join(map(str, shape))} pixels, but {size[0]} x {size[1]} were extracted")
 
 
-def _png(path: Path, size: tuple[int, int]) -> NDArray[Any]:
+def _inside(path: Path, size: tuple[int, int], first: int, nbytes: int) -> NDArray[Any]:
+    """Read an image of `nbytes` that begins at byte `first` of a file."""
+    with path.open("rb") as file:
+        if os.fstat(file.fileno()).st_size < first + nbytes:
+            raise ValueError("it is cut short")
+        file.seek(first)
+        content = bytearray(nbytes)
+        file.readinto(content)
+    if content.startswith(b"\x89PNG"):
+        return _png(BytesIO(content), size, path)
+    raw = _raw(bytes(content[:HEAD]))
+    if raw is None:
+        return _any_tiff(BytesIO(content), size)
+    shape, dtype = raw
+    _check(shape, size)
+    return np.frombuffer(content, dtype, offset=HEAD).reshape(shape)
+
+
+def _png(file: Path | BytesIO, size: tuple[int, int], path: Path) -> NDArray[Any]:
     from PIL import Image
 
     try:
-        with Image.open(path) as image:
+        with Image.open(file) as image:
             bands = len(image.getbands())
             _check((image.height, image.width) if bands == 1 else (image.height, image.width, bands), size)
             return np.asarray(image)
@@ -87,8 +118,6 @@ def _png(path: Path, size: tuple[int, int]) -> NDArray[Any]:
 
 def _tiff(path: Path, size: tuple[int, int]) -> NDArray[Any]:
     """Read a TIFF file; one that our writer made takes a third of the time that tifffile needs."""
-    import tifffile
-
     with path.open("rb", buffering=0) as file:
         raw = _raw(file.read(HEAD))
         if raw is not None:
@@ -97,8 +126,14 @@ def _tiff(path: Path, size: tuple[int, int]) -> NDArray[Any]:
             if os.fstat(file.fileno()).st_size != HEAD + shape[0] * shape[1] * dtype.itemsize:
                 raise ValueError("it is cut short, or has grown")
             return np.fromfile(file, dtype).reshape(shape)
-    with tifffile.TiffFile(path) as file:
-        page = file.pages[0]
+    return _any_tiff(path, size)
+
+
+def _any_tiff(file: Path | BytesIO, size: tuple[int, int]) -> NDArray[Any]:
+    import tifffile
+
+    with tifffile.TiffFile(file) as opened:
+        page = opened.pages[0]
         _check(page.shape, size)
         image: NDArray[Any] = page.asarray()
         _check(image.shape, size)  # nor is its header believed when it is damaged

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import tifffile  # noqa: F401 - for read_image: forked workers then have it, each would import it otherwise
+import tifffile  # noqa: F401 - for read_slice: forked workers then have it, each would import it otherwise
 import torch
 from torch.utils.data import Dataset
 
@@ -19,7 +19,8 @@ from voxtract.geometry import View, check_view
 from voxtract.layout import said_of
 from voxtract.model import Components, Findings
 from voxtract.read.extraction import Extraction, open_extraction
-from voxtract.read.images import AGAIN, read_image
+from voxtract.read.images import AGAIN
+from voxtract.read.slices import read_slice, slice_file
 from voxtract.torch.masks import KeptMasks, check_kept
 from voxtract.torch.tensors import Item, Origin, Rows, Target, Transform, image_tensor
 
@@ -100,7 +101,7 @@ class SliceDataset(Dataset[Item]):
 
     def __getitem__(self, index: int) -> Any:
         number = self._number(index)
-        image = image_tensor(read_image(self.file(number), self._planes[self._plane[number]].plane.size))
+        image = image_tensor(read_slice(self.root, self._planes[self._plane[number]], int(self._slice[number])))
         target = self.target(number)
         return (image, target) if self.transform is None else self.transform(image, target)
 
@@ -121,10 +122,9 @@ class SliceDataset(Dataset[Item]):
         return Origin(plane.case_id, plane.plane.view, int(self._slice[number]))
 
     def file(self, index: int) -> Path:
-        """Image file of an item."""
+        """File of an item's image: the image itself, the chunk of an array, or the shard it is in."""
         number = self._number(index)
-        name: str = self._planes[self._plane[number]].name(int(self._slice[number]))
-        return self.root / name
+        return slice_file(self.root, self._planes[self._plane[number]], int(self._slice[number]))
 
     def _number(self, index: int) -> int:
         return range(len(self))[index]

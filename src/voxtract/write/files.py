@@ -14,6 +14,7 @@ import os
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple
@@ -26,6 +27,7 @@ Content = str | bytes | Sequence[bytes | memoryview]
 
 _PREFIX = ".voxtract-staging-"
 _FLAGS = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
+_APPEND = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
 
 
 class Staging:
@@ -120,25 +122,29 @@ class Staging:
             for staged, final in batch.files:
                 try:
                     self._make_folder(final)
-                    os.replace(staged, final)  # noqa: PTH105 - once per slice, and a Path costs more than the call
+                    self._put(staged, final)
                 except OSError as why:
                     raise _explained(why, final, 0) from why
         except BaseException:
             for staged, _ in batch.files:
-                Path(staged).unlink(missing_ok=True)
+                _remove(staged)
             raise
 
-    def _stage_file(self, name: str, parts: Sequence[bytes | memoryview]) -> tuple[str, str]:
-        final = f"{self._root}/{name}"
-        staged = f"{self._stage}/{next(self._names)}"
+    def _new(self, name: str) -> tuple[str, str]:
+        """Where a file or folder is staged, and its place."""
+        return f"{self._stage}/{next(self._names)}", f"{self._root}/{name}"
+
+    def _put(self, staged: str, final: str) -> None:
+        """Rename; a folder takes the place of another one, which a rename alone does only where that is empty."""
         try:
-            _write(staged, parts)
-        except BaseException as why:
-            Path(staged).unlink(missing_ok=True)
-            if isinstance(why, OSError):
-                raise _explained(why, final, _size(parts)) from why
-            raise
-        return staged, final
+            os.replace(staged, final)  # noqa: PTH105 - once per slice, and a Path costs more than the call
+        except OSError as why:
+            if why.errno not in (errno.ENOTEMPTY, errno.EEXIST) or not Path(staged).is_dir():
+                raise
+            old, _ = self._new("")
+            Path(final).replace(old)
+            Path(staged).replace(final)
+            _remove(old)
 
     def _make_folder(self, final: str) -> None:
         folder = final[: final.rindex("/")]
@@ -178,8 +184,9 @@ class Batch:
     def __init__(self, staging: Staging, *, noted: bool = False) -> None:
         self._staging = staging
         self._noted = noted
+        self._grown: dict[str, tuple[str, str]] = {}
         self.files: list[tuple[str, str]] = []
-        self.notes: list[Note] = []
+        self.notes: dict[str, Note] = {}
 
     def write(self, name: str, content: Content) -> None:
         """Write one file; one that is there already is replaced when the batch ends.
@@ -197,16 +204,99 @@ class Batch:
             Nothing is left under the name that was not there before. The message names the file and says what is
             in the way: no permission, no space (how much is needed and how much there is), a name too long, ...
         """
-        if isinstance(content, str):
-            content = content.encode("utf-8", "surrogateescape")  # file names need not be UTF-8
-        parts = [content] if isinstance(content, bytes) else content
-        self.files.append(self._staging._stage_file(name, parts))
+        staged, final = self._staging._new(name)
+        parts = _parts(content)
+        try:
+            _write(staged, parts, final)
+        except BaseException:
+            _remove(staged)
+            raise
+        self.files.append((staged, final))
+        self.note(Note(name, 0, 0), parts)
+
+    def append(self, name: str, content: Content) -> None:
+        """Write at the end of a file that this batch makes piece by piece; for one thread at a time.
+
+        Parameters and errors are those of `write`. The first piece begins the file anew.
+        """
+        if name not in self._grown:
+            self._grown[name] = self._staging._new(name)
+            self.files.append(self._grown[name])
+        staged, final = self._grown[name]
+        parts = _parts(content)
+        _write(staged, parts, final, _APPEND)
+        self.note(self.notes.get(name, Note(name, 0, 0)), parts)
+
+    def folder(self, name: str) -> BatchFolder:
+        """Begin a folder that appears whole, in place of one that is there already.
+
+        Parameters
+        ----------
+        name : str
+            Path relative to the output folder; folders on the way are made.
+
+        Raises
+        ------
+        OutputError
+            As `write`.
+        """
+        staged, final = self._staging._new(name)
+        try:
+            Path(staged).mkdir()
+        except OSError as why:
+            raise _explained(why, final, 0) from why
+        self.files.append((staged, final))
+        return BatchFolder(self, name, staged, final)
+
+    def note(self, before: Note, parts: Sequence[bytes | memoryview]) -> None:
+        """Note what was written to a file after what is known of it."""
         if self._noted:
-            self.notes.append(Note(name, 0, 0).extended(parts))
+            self.notes[before.name] = before.extended(parts)
 
 
-def _write(path: str, parts: Sequence[bytes | memoryview]) -> None:
-    file = os.open(path, _FLAGS, 0o666)
+@dataclass(frozen=True, slots=True)
+class BatchFolder:
+    """A folder of a `Batch`, and what is in it; for any number of threads."""
+
+    batch: Batch
+    name: str
+    staged: str
+    final: str
+
+    def write(self, name: str, content: Content) -> None:
+        """Write a file; as `Batch.write`, but `name` is relative to this folder."""
+        path, final, parts = f"{self.staged}/{name}", f"{self.final}/{name}", _parts(content)
+        try:
+            os.makedirs(path[: path.rindex("/")], exist_ok=True)  # noqa: PTH103 - once per slice, as above
+        except OSError as why:
+            raise _explained(why, final, 0) from why
+        _write(path, parts, final)
+        self.batch.note(Note(f"{self.name}/{name}", 0, 0), parts)
+
+
+def _parts(content: Content) -> Sequence[bytes | memoryview]:
+    if isinstance(content, str):
+        content = content.encode("utf-8", "surrogateescape")  # file names need not be UTF-8
+    return [content] if isinstance(content, bytes) else content
+
+
+def _remove(staged: str) -> None:
+    if Path(staged).is_dir():
+        shutil.rmtree(staged, ignore_errors=True)
+    else:
+        Path(staged).unlink(missing_ok=True)
+
+
+def _write(path: str, parts: Sequence[bytes | memoryview], final: str, flags: int = _FLAGS) -> None:
+    """Write the file `path`, which messages call `final`."""
+    try:
+        _write_parts(path, parts, flags)
+    except OSError as why:
+        raise _explained(why, final, _size(parts)) from why
+
+
+def _write_parts(path: str, parts: Sequence[bytes | memoryview], flags: int) -> None:
+    file = os.open(path, flags, 0o666)
     try:
         written = os.writev(file, parts)
         if written != _size(parts):
@@ -264,7 +354,8 @@ def _explained(why: OSError, path: str, size: int) -> OutputError:
     elif why.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         reason = f"no permission to write there ({reason}); choose another output folder or change its permissions"
     elif why.errno in (errno.EEXIST, errno.ENOTDIR):
-        reason = f"a file is in the way of a folder ({why.filename}); move it or choose another output folder"
+        file = why.filename2 or why.filename
+        reason = f"a file is in the way of a folder ({file}); move it or choose another output folder"
     elif why.errno == errno.EISDIR:
         reason = "a folder of this name is in the way; move it or choose another output folder"
     elif why.errno == errno.ENAMETOOLONG:
