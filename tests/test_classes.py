@@ -157,3 +157,21 @@ def test_a_label_in_no_class_comes_with_what_to_do() -> None:
     assert "the class map has 1, 4" in text
     for advice in ("add them", '"*" for all others', "classes="):
         assert advice in text
+
+
+def test_labels_without_a_name_of_their_own_are_each_a_class() -> None:
+    classes = ClassMap.of({2: "liver", "#": "Segment_{}"})
+    assert classes.ids([7, 2, 7]).tolist() == [7, 2, 7]
+    assert classes[7] == Category(7, "Segment_7", color_of(7))
+    assert [(c.id, c.name) for c in classes.covering([7, 2, 1]).categories] == [
+        (1, "Segment_1"),
+        (2, "liver"),
+        (7, "Segment_7"),
+    ]
+    assert ClassMap.of(json.loads(json.dumps(classes.to_dict()))) == classes
+    assert ClassMap.of({"#": "Segment_{}"}).ids([3]).tolist() == [3]
+    assert ClassMap.of({2: "liver"}).covering([5]).categories == ClassMap.of({2: "liver"}).categories
+    with pytest.raises(KeyError):
+        ClassMap.of({2: "liver"})[5]
+    with pytest.raises(InvalidInput, match="expected a text with {} for the label value"):
+        ClassMap.of({"#": "Segment"})

@@ -44,7 +44,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "__main__": {"cli"},
 }
 
-FORMATS = {"PIL", "gzip", "imagecodecs", "isal", "nibabel", "pandas", "pyarrow", "tifffile", "zlib"}
+FORMATS = {"PIL", "gzip", "imagecodecs", "isal", "nibabel", "pandas", "pyarrow", "pydicom", "tifffile", "zlib"}
 DEVICES = {"cucim", "cupy"}
 FOREIGN_NEVER: dict[str, set[str]] = {
     "compute": FORMATS | {"io", "os", "pathlib", "shutil", "tempfile", "tqdm"},

@@ -46,6 +46,8 @@ class ClassMap:
         Sorted by id.
     rest : int, optional
         Id of the class of all labels that have none of their own.
+    unnamed : str, optional
+        Name of classes that have none of their own, with ``{}`` for the label value; each of them is then a class.
 
     Examples
     --------
@@ -61,10 +63,13 @@ class ClassMap:
 
     categories: tuple[Category, ...]
     rest: int | None = None
+    unnamed: str | None = None
 
     @classmethod
     def of(cls, value: Mapping[Any, Any] | ClassMap) -> ClassMap:
-        """Read ``{label: name}`` or ``{label: {"name": …, "color": "#rrggbb"}}``; the label ``"*"`` means all others.
+        """Read ``{label: name}`` or ``{label: {"name": …, "color": "#rrggbb"}}``.
+
+        The label ``"*"`` means all others as one class, ``"#"`` names each of the others: ``{"#": "Segment_{}"}``.
 
         Raises
         ------
@@ -75,6 +80,10 @@ class ClassMap:
             return value
         if not isinstance(value, Mapping) or not value:
             raise InvalidInput(f'class_map {value!r} names no class; write {{1: "liver", 2: "tumour"}}')
+        unnamed = value.get("#")
+        if unnamed is not None and (not isinstance(unnamed, str) or "{}" not in unnamed):
+            raise InvalidInput(f"class_map: '#' has the name {unnamed!r}; expected a text with {{}} for the label value")
+        value = {key: told for key, told in value.items() if key != "#"}
         labels = {key: _label(key) for key in value}
         rest = None
         if "*" in value:
@@ -86,7 +95,7 @@ class ClassMap:
         names = [category.name for category in found]
         if len(set(names)) != len(names) or len({category.id for category in found}) != len(found):
             raise InvalidInput(f"class_map {dict(value)!r}: every label and every name must be there once")
-        return cls(tuple(sorted(found, key=lambda category: category.id)), rest)
+        return cls(tuple(sorted(found, key=lambda category: category.id)), rest, unnamed)
 
     @classmethod
     def of_labels(cls, labels: ArrayLike) -> ClassMap:
@@ -104,24 +113,38 @@ class ClassMap:
         values, inverse = np.unique(np.asarray(labels), return_inverse=True)
         known = {category.id for category in self.categories if category.id != self.rest}
         unknown = [n for n in values.tolist() if n not in known]
-        if unknown and self.rest is None:
+        if unknown and self.rest is None and self.unnamed is None:
             listed = ", ".join(map(str, unknown[:10])) + (", …" if len(unknown) > 10 else "")
             raise InvalidInput(
                 f"label values {listed} are in no class; the class map has {', '.join(map(str, sorted(known)))}: "
                 'add them, give "*" for all others, or choose with classes='
             )
-        ids = [n if n in known else self.rest for n in values.tolist()]
+        ids = [n if n in known or self.rest is None else self.rest for n in values.tolist()]
         return np.array(ids, np.int64)[inverse.reshape(-1)]
 
-    def __getitem__(self, category_id: int) -> Category:
-        return {category.id: category for category in self.categories}[category_id]
+    def covering(self, labels: ArrayLike) -> ClassMap:
+        """The same with a class for each of these labels that has none of its own; for those who list all classes."""
+        if self.unnamed is None:
+            return self
+        new = np.setdiff1d(np.asarray(labels), [category.id for category in self.categories])
+        categories = (*self.categories, *(self[n] for n in new.tolist()))
+        return ClassMap(tuple(sorted(categories, key=lambda category: category.id)), self.rest, self.unnamed)
 
-    def to_dict(self) -> dict[str, dict[str, str]]:
+    def __getitem__(self, category_id: int) -> Category:
+        for category in self.categories:
+            if category.id == category_id:
+                return category
+        if self.unnamed is None:
+            raise KeyError(category_id)
+        return Category(category_id, self.unnamed.format(category_id), color_of(category_id))
+
+    def to_dict(self) -> dict[str, Any]:
         """JSON values that :meth:`of` reads."""
-        return {
+        named = {
             "*" if category.id == self.rest else str(category.id): {"name": category.name, "color": category.color}
             for category in self.categories
         }
+        return named if self.unnamed is None else {**named, "#": self.unnamed}
 
 
 def color_of(label: int) -> str:

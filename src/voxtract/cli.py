@@ -126,10 +126,9 @@ def _annotations(args: argparse.Namespace) -> int:
 
 
 def _plain(args: argparse.Namespace, settings: Settings, role: Any, kind: Any) -> int:
-    from voxtract.read import is_folder, plain_file, plain_folder
+    from voxtract.read import open_plain
     from voxtract.slices import run_plain
 
-    open_plain = plain_folder if is_folder(args.input) else plain_file
     source = open_plain(args.input, role, args.volume_index)
     if args.dry_run:
         return _plan(args, source, settings)
@@ -332,7 +331,21 @@ def _open(args: argparse.Namespace) -> Source:
         volume_index=args.volume_index,
         image_suffix=args.image_suffix,
         labels_suffix=args.labels_suffix,
+        **dict(map(_word, args.set)),
     )
+
+
+def _word(text: str) -> tuple[str, Any]:
+    """Read ``NAME=VALUE``; the value is JSON where it is that, else text."""
+    from voxtract.errors import InvalidInput
+
+    name, equals, value = text.partition("=")
+    if not equals or not name.isidentifier():
+        raise InvalidInput(f"--set {text!r}: write NAME=VALUE, for instance --set mode=instance")
+    try:
+        return name, json.loads(value)
+    except ValueError:
+        return name, value
 
 
 def _image_options(args: argparse.Namespace) -> dict[str, Any]:
@@ -525,7 +538,14 @@ def _add_source(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--image", type=Path, metavar="PATH", help="image file or folder, named")
     group.add_argument("--labels", type=Path, metavar="PATH", help="label file or folder, named")
-    group.add_argument("--format", metavar="NAME", help="take SOURCE as this format: nifti")
+    group.add_argument("--format", metavar="NAME", help="take SOURCE as nifti, dicom, supervisely or labelbox")
+    group.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="a word of the format's reader, as mode=instance",
+    )
     group.add_argument("--recursive", action="store_true", help="look into subfolders too")
     group.add_argument("--volume-index", type=int, metavar="N", help="frame of 4D files, from 0")
     group.add_argument(

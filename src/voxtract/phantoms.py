@@ -9,8 +9,6 @@ The phantoms look like a CT when windowed. They are drawings, not anatomy; the c
 
 from __future__ import annotations
 
-import gzip
-import io
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +17,7 @@ import numpy as np
 
 from voxtract.errors import NotFound
 from voxtract.geometry import Box, Grid, Reorientation
+from voxtract.write import nifti
 from voxtract.write.files import Staging
 
 if TYPE_CHECKING:
@@ -34,7 +33,6 @@ CLASSES = {1: "lung nodule", 2: "liver lesion", 3: "bone metastasis", 4: "bright
 _AIR, _LUNG, _FAT, _FLUID, _MUSCLE, _SKIN = -1000.0, -860.0, -100.0, 12.0, 55.0, 20.0  # Hounsfield units
 _LESION_HU = {1: 45.0, 2: 40.0, 3: 30.0}
 _BODY_MM = (164.0, 116.0)  # half width and half depth of the trunk
-_NIFTI_OFFSET = 352  # bytes before the voxels: header and an empty list of extensions
 _MR_FILE = ("tests", "data", "example4d.nii.gz")  # in nibabel: EPI of a head, 128 x 96 x 24 voxels, 2 frames
 
 
@@ -180,7 +178,7 @@ def _write_case(
     intercept: float = 0.0,
 ) -> None:
     for path, data, offset in ((case.image, image, intercept), (case.labels, labels, 0.0)):
-        staging.write(f"{path.parent.name}/{path.name}", _nifti(data, affine, offset))
+        staging.write(f"{path.parent.name}/{path.name}", nifti.encode(data, affine, intercept=offset))
 
 
 def _centered(shape: tuple[int, int, int], spacing_mm: Vector) -> Grid:
@@ -220,22 +218,6 @@ def _write_mr(root: Path, staging: Staging) -> DemoCase:
     case = _case(root, "mr-head", about)
     _write_case(staging, case, image, large[pieces] * np.uint8(4), scan.affine)
     return case
-
-
-def _nifti(data: NDArray[np.generic], affine: NDArray[np.float64], intercept: float) -> bytes:
-    """Pack `data` (x, y, z) as it is; a value is stored + `intercept`. No time stamp, no name inside the gzip."""
-    import nibabel
-
-    header = nibabel.Nifti1Image(np.zeros(1, data.dtype).reshape(1, 1, 1), affine).header
-    header.set_data_shape(data.shape)
-    header.set_xyzt_units("mm")
-    header.set_slope_inter(1.0, intercept)  # by hand: nibabel's own writer would divide the voxels by it
-    header["vox_offset"] = _NIFTI_OFFSET
-    content = header.binaryblock.ljust(_NIFTI_OFFSET, b"\0") + data.tobytes("F")
-    packed = io.BytesIO()
-    with gzip.GzipFile("", "wb", compresslevel=4, fileobj=packed, mtime=0) as stream:
-        stream.write(content)
-    return packed.getvalue()
 
 
 # -------------------------------------------------------------------------------------------------- the lesions

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, Literal
 
 from voxtract.errors import InvalidInput, check_choice
 from voxtract.model import Source
@@ -18,11 +19,10 @@ from voxtract.read.folders import (
     plain_file,
     plain_folder,
 )
+from voxtract.read.formats import FORMATS, Format, check_options, open_as, open_dicom_pairs, recognised
 from voxtract.read.nifti import NiftiFile
 
-__all__ = ["FORMATS", "NiftiFile", "is_folder", "open_source", "plain_file", "plain_folder"]
-
-FORMATS = ("nifti",)
+__all__ = ["FORMATS", "NiftiFile", "is_folder", "open_plain", "open_source", "plain_file", "plain_folder"]
 
 PathLike = str | os.PathLike[str]
 Suffixes = str | Sequence[str]
@@ -33,25 +33,34 @@ def open_source(
     *,
     image: PathLike | None = None,
     labels: PathLike | None = None,
-    format: str | None = None,  # noqa: A002 - the word that the command line uses
+    format: Format | None = None,  # noqa: A002 - the word that the command line uses
     recursive: bool = False,
     volume_index: int | None = None,
     image_suffix: Suffixes | None = None,
     labels_suffix: Suffixes | None = None,
+    **options: Any,
 ) -> Source:
-    """List the cases that a file, a folder, or a pair of them holds; no header is read.
+    """List the cases that a file, a folder, an archive or an export holds; no voxel is read.
 
-    ==============================  =====================================================================
-    given                           cases
-    ==============================  =====================================================================
-    a NIfTI file                    this image
-    a folder of NIfTI files         an image each, or pairs where ``<case>_seg`` lies beside ``<case>``
-    a folder with two folders       pairs from ``images`` and ``labels`` (or ``imagesTr`` and ``labelsTr``
-                                    as nnU-Net has them, ``img`` and ``mask``, and their like)
-    ``image=``, ``labels=``         this file or folder as images, as labels, or as pairs of both
-    ``path`` and ``labels=``        the same as ``image=path, labels=labels``
-    ``path``, ``image=`` and more   `image` and `labels` lie in the folder `path`
-    ==============================  =====================================================================
+    ===========  ====================================================================================================
+    format       what `path` is, and how it is recognised
+    ===========  ====================================================================================================
+    nifti        a NIfTI file; a folder of them, an image each, or pairs where ``<case>_seg`` lies beside ``<case>``;
+                 a folder with two folders of images and labels (``images`` and ``labels``, nnU-Net's ``imagesTr`` and
+                 ``labelsTr``, ``img`` and ``mask``, and their like)
+    dicom        a DICOM file, the folder of a series, a tree of series: told by their bytes, where no NIfTI file lies
+                 beside; DICOM SEG objects become labels. See `voxtract.read.dicom.open_dicom`
+    supervisely  a volume project (``meta.json``), the layouts of its NIfTI import (``axl_anatomic.nii.gz``, or
+                 ``<volume>.nii.gz`` and ``<volume>/<class>.nii.gz``), an archive of these.
+                 See `voxtract.read.supervisely.open_supervisely`
+    labelbox     an export of DICOM annotations, ``.json`` or ``.ndjson``; needs ``volumes=``.
+                 See `voxtract.read.labelbox.open_labelbox`, whose options, filters and limits are given one by one, as
+                 ``frame_base=0``
+    ===========  ====================================================================================================
+
+    With ``image=`` and ``labels=``, or one of them, these are files or folders of images and of label volumes;
+    ``path`` and ``labels=`` is the same as ``image=path, labels=labels``; with ``path``, ``image=`` and more, they lie
+    in the folder ``path``.
 
     A case's id is its file name without ``.nii`` or ``.nii.gz``; with `recursive`, the folders on the way to it come
     first, joined by ``_``. Images and labels make a pair if they have the same id, as they are or after the suffix is
@@ -62,10 +71,10 @@ def open_source(
     ----------
     path, image, labels : path, optional
         Files or folders; `labels` are label volumes.
-    format : {"nifti"}, optional
-        Take `path` as this, whatever its name.
+    format : {"nifti", "dicom", "supervisely", "labelbox"}, optional
+        Take `path` as this, whatever it looks like.
     recursive : bool
-        Look into the folders of a folder too (not through links, nor into hidden ones).
+        Look into the folders of a folder too (not through links, nor into hidden ones); of NIfTI.
     volume_index : int, optional
         Frame to take from images and labels with four axes, 0-based.
     image_suffix : str or several, optional
@@ -73,6 +82,8 @@ def open_source(
         images: ``"_0001"`` takes the second channel of nnU-Net's.
     labels_suffix : str or several, optional
         The same for labels; by default ``"_seg"``, ``"_label"``, ``"_labels"`` and ``"_mask"``.
+    **options
+        Words of the format's own reader, as ``mode="instance"`` of Supervisely's.
 
     Returns
     -------
@@ -82,10 +93,10 @@ def open_source(
     Raises
     ------
     NotFound
-        A path that is not there, or a folder without a NIfTI file.
+        A path that is not there, or a folder without a volume.
     InvalidInput
-        A format that is not known, a file that is no NIfTI file, nothing or too much given, no image that fits any
-        labels, or two files with one case id.
+        A format or a word that is not known, a file that is no volume, nothing or too much given, no image that fits
+        any labels, or two files with one case id.
     UnreadableFile
         A folder that the operating system does not list.
     """
@@ -94,19 +105,43 @@ def open_source(
     for given in (path, image, labels):
         if "://" in str(given or ""):
             raise InvalidInput(f"{given}: is an address, but only files and folders are read; download it first")
-    options = Options(recursive, volume_index, _suffixes(image_suffix), _suffixes(labels_suffix), format is not None)
-    if image is None and path is not None:  # path is the images, beside labels= or alone
-        if labels is None and is_folder(Path(path)):
-            return open_folder(Path(path), options)
+    words = Options(recursive, volume_index, _suffixes(image_suffix), _suffixes(labels_suffix), format is not None)
+    if image is None and labels is None:
+        if path is None:
+            raise InvalidInput("nothing to open; give a path, image= or labels=")
+        kind = format or recognised(Path(path))
+        if kind != "nifti":
+            return open_as(kind, Path(path), volume_index, options)
+        check_options(kind, options, ())
+        return open_folder(Path(path), words) if is_folder(Path(path)) else open_images(Path(path), words)
+    if image is None and path is not None:  # path is the images
         path, image = None, path
     base = Path(path or "")
-    if image is not None and labels is not None:
-        return open_pairs(base / image, base / labels, options)
-    if image is not None:
-        return open_images(base / image, options)
-    if labels is not None:
-        return open_labels(base / labels, options)
-    raise InvalidInput("nothing to open; give a path, image= or labels=")
+    images, masks = (None if one is None else base / one for one in (image, labels))
+    check_options(format or "nifti", options, ())
+
+    def plain(where: Path, role: Literal["image", "labels"]) -> Source:
+        return open_images(where, words) if role == "image" else open_labels(where, words)
+
+    if format == "dicom" or (format is None and any(recognised(one) == "dicom" for one in (images, masks) if one)):
+        return open_dicom_pairs(images, masks, volume_index, plain)
+    if images is not None and masks is not None:
+        return open_pairs(images, masks, words)
+    return plain(images, "image") if images is not None else plain(masks or base, "labels")
+
+
+def open_plain(path: PathLike, role: Literal["image", "labels"], volume_index: int | None = None) -> Source:
+    """List a folder as `plain_folder` does, a file as `plain_file`, or DICOM where there is no NIfTI.
+
+    Raises
+    ------
+    VoxtractError
+        As these.
+    """
+    where = Path(path)
+    if role == "image" and where.exists() and recognised(where) == "dicom":
+        return open_as("dicom", where, volume_index, {})
+    return (plain_folder if is_folder(where) else plain_file)(where, role, volume_index)
 
 
 def _suffixes(given: Suffixes | None) -> tuple[str, ...] | None:

@@ -9,21 +9,17 @@ import gzip
 import logging
 import math
 import os
-import stat
-import zlib
-from collections.abc import Generator, Iterator
-from contextlib import contextmanager
+from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-import numpy as np
-
-from voxtract.errors import DamagedFile, InvalidInput, NotFound, UnreadableFile
+from voxtract.errors import DamagedFile, InvalidInput
 from voxtract.geometry import Grid, Shape3
 from voxtract.model import Header, Volume
-from voxtract.read.inflate import MAGIC, MAX_RATIO, Inflater
+from voxtract.read.inflate import MAGIC
 from voxtract.read.nifti_header import BYTES, NiftiHeader, decode, size_of
+from voxtract.read.stored import Stored, opened, times
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -78,17 +74,17 @@ class NiftiFile:
             A NIfTI file that is not one 3D volume of real numbers: RGB, complex, 2D, 5D, several frames and no
             `volume_index`, a header/image pair.
         """
-        with _opened(self.path) as file:
-            layout = self._layout(file)
-        for remark in layout.found.remarks:
+        with opened(self.path, "a NIfTI file") as file:
+            stored, found = self._stored(file)
+        for remark in found.remarks:
             log.warning("%s: %s", self.where, remark)
-        return layout.header
+        return stored.header
 
     def examine(self) -> tuple[Header, NiftiHeader]:
         """Read the header and what it was made of, without logging what was repaired; raises as `header`."""
-        with _opened(self.path) as file:
-            layout = self._layout(file)
-        return layout.header, layout.found
+        with opened(self.path, "a NIfTI file") as file:
+            stored, found = self._stored(file)
+        return stored.header, found
 
     def read(self) -> Volume:
         """Read all voxels of the volume.
@@ -105,10 +101,10 @@ class NiftiFile:
             As `header`; also where the compressed data are cut short or fail their checksum. The whole compressed
             file is checked, also when one frame of many is taken.
         """
-        with _opened(self.path) as file:
-            layout = self._layout(file)
-            (voxels,) = self._slabs(file, layout, layout.header.grid.shape[2])
-            return Volume(layout.header, voxels)
+        with opened(self.path, "a NIfTI file") as file:
+            stored, _ = self._stored(file)
+            (voxels,) = stored.slabs(file, stored.header.grid.shape[2])
+            return Volume(stored.header, voxels)
 
     def slabs(self, planes: int) -> Generator[NDArray[Any], None, None]:
         """Read the voxels slab by slab along z, without holding the volume.
@@ -128,10 +124,11 @@ class NiftiFile:
         NotFound, UnreadableFile, DamagedFile, InvalidInput
             As `read`; a file that is cut short or fails its checksum is told only after its last whole slab.
         """
-        with _opened(self.path) as file:
-            yield from self._slabs(file, self._layout(file), planes)
+        with opened(self.path, "a NIfTI file") as file:
+            yield from self._stored(file)[0].slabs(file, planes)
 
-    def _layout(self, file: BinaryIO) -> _Layout:
+    def _stored(self, file: BinaryIO) -> tuple[Stored, NiftiHeader]:
+        """Find the voxels of the wanted frame; gives the header, too."""
         size = os.fstat(file.fileno()).st_size
         compressed = file.read(len(MAGIC)) == MAGIC
         file.seek(0)
@@ -147,50 +144,9 @@ class NiftiFile:
         header = Header(
             Grid(frame.shape, found.affine), found.stored.newbyteorder("="), found.slope, found.intercept, self.where
         )
-        _check_size(header, found.offset, frame.count, size, compressed)
-        return _Layout(header, found, found.offset + frame.index * header.nbytes, compressed)
-
-    def _slabs(self, file: BinaryIO, layout: _Layout, planes: int) -> Iterator[NDArray[Any]]:
-        return (self._inflated if layout.compressed else self._mapped)(file, layout, planes)
-
-    def _mapped(self, file: BinaryIO, layout: _Layout, planes: int) -> Iterator[NDArray[Any]]:
-        shape = layout.header.grid.shape
-        voxels = np.asarray(np.memmap(file, layout.stored, "r", layout.offset, shape, order="F"))
-        for first in range(0, shape[2], planes):
-            slab = voxels[:, :, first : first + planes]
-            yield slab if layout.stored.isnative else slab.astype(layout.header.dtype)
-
-    def _inflated(self, file: BinaryIO, layout: _Layout, planes: int) -> Iterator[NDArray[Any]]:
-        header = layout.header
-        x, y, z = header.grid.shape
-        needed = layout.offset + header.nbytes
-        why = f"its header needs {needed} for {_times(header.grid.shape)} voxels of {header.dtype}"
-        inflater = Inflater(file, self.where, needed, why)
-        inflater.skip(layout.offset)
-        raw = np.empty(x * y * min(planes, z) * header.dtype.itemsize, np.uint8)  # touched as voxels arrive, not before
-        for first in range(0, z, planes):
-            part = raw[: x * y * min(planes, z - first) * header.dtype.itemsize]
-            inflater.fill(part.data)
-            voxels = part.view(header.dtype)
-            if not layout.stored.isnative:
-                voxels.byteswap(inplace=True)
-            yield voxels.reshape((x, y, -1), order="F")
-        inflater.finish()
-
-
-@dataclass(frozen=True, eq=False, slots=True)
-class _Layout:
-    """Where the voxels of the wanted frame lie in the uncompressed file."""
-
-    header: Header
-    found: NiftiHeader
-    offset: int
-    compressed: bool
-
-    @property
-    def stored(self) -> np.dtype[Any]:
-        """With the file's byte order."""
-        return self.found.stored
+        first = Stored(header, found.stored, found.offset, compressed)
+        first.check_size(size, frame.count)
+        return first.frame(frame.index), found
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,77 +156,24 @@ class _Frame:
     count: int
 
 
-@contextmanager
-def _opened(path: Path) -> Iterator[BinaryIO]:
-    """Open a regular file; whatever the system or a decompressor raises leaves as one of our errors."""
-    try:
-        mode = path.stat().st_mode
-        if stat.S_ISDIR(mode):
-            raise InvalidInput(
-                f"{path}: is a folder, but a NIfTI file was expected; give a file inside it, or rename it"
-            )
-        if not stat.S_ISREG(mode):  # opening a pipe would wait for ever
-            raise InvalidInput(f"{path}: is a {_kind(mode)}, but a NIfTI file was expected; write it to disk first")
-        with path.open("rb", buffering=0) as file:
-            yield file
-    except (EOFError, gzip.BadGzipFile, zlib.error) as fault:
-        raise DamagedFile(
-            f"{path}: the compressed data are damaged ({fault}); copy or export the file again"
-        ) from fault
-    except (FileNotFoundError, NotADirectoryError) as fault:
-        if path.is_symlink():
-            raise NotFound(
-                f"{path}: is a link to {path.readlink()}, which does not exist; repair or remove it"
-            ) from fault
-        raise NotFound(f"{path}: no such file; check the spelling") from fault
-    except OSError as fault:
-        raise UnreadableFile(
-            f"{path}: cannot be read: {fault.strerror or fault}; check permissions and disk"
-        ) from fault
-    except MemoryError as fault:
-        raise UnreadableFile(f"{path}: its voxels do not fit into memory ({fault}); use a machine with more") from fault
-
-
 def _frame(header: NiftiHeader, index: int | None, where: str) -> _Frame:
     """Reduce the axes to (x, y, z) and find the frame."""
     sizes = header.dim
     axes = len(sizes)
     if min(sizes) < 1:
         raise InvalidInput(
-            f"{where}: shape {_times(sizes)} holds no voxel, every axis must be >= 1; export the file again"
+            f"{where}: shape {times(sizes)} holds no voxel, every axis must be >= 1; export the file again"
         )
     if axes < 3 or any(n > 1 for n in sizes[4:]):
         raise InvalidInput(
-            f"{where}: has {axes} axes ({_times(sizes)}), but a volume has 3, or 4 with frames last; "
+            f"{where}: has {axes} axes ({times(sizes)}), but a volume has 3, or 4 with frames last; "
             "split or stack it first"
         )
     count = sizes[3] if axes > 3 else 1
-    frames = f"has {count} frame{'s' * (count > 1)} ({_times(sizes)})"
+    frames = f"has {count} frame{'s' * (count > 1)} ({times(sizes)})"
     if index is None and count > 1:
         raise InvalidInput(f"{where}: {frames}, but a volume is one; choose volume_index=0 to {count - 1}")
     if index is not None and not 0 <= index < count:
         raise InvalidInput(f"{where}: {frames}, so volume_index={index} is out of range; allowed: 0 to {count - 1}")
     x, y, z = (math.prod(ICO7), 1, 1) if header.version == 1 and sizes[:3] == ICO7 else sizes[:3]
     return _Frame((x, y, z), index or 0, count)
-
-
-def _check_size(header: Header, offset: int, frames: int, size: int, compressed: bool) -> None:
-    """Refuse a header that promises more than the file can hold, before anything is allocated."""
-    needed = offset + frames * header.nbytes
-    limit = size * MAX_RATIO if compressed else size
-    if needed > limit:
-        times = f"{frames} frames of " if frames > 1 else ""
-        raise DamagedFile(
-            f"{header.where}: its header promises {times}{_times(header.grid.shape)} voxels of {header.dtype}, "
-            f"{needed} bytes, but the file has {size}"
-            + (f", which inflate to {limit} at most" if compressed else "")
-            + "; copy or export the file again"
-        )
-
-
-def _kind(mode: int) -> str:
-    return "pipe" if stat.S_ISFIFO(mode) else "socket" if stat.S_ISSOCK(mode) else "device"
-
-
-def _times(shape: tuple[int, ...]) -> str:
-    return " x ".join(map(str, shape))

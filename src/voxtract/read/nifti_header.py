@@ -32,6 +32,7 @@ _FIELDS = {
         ("vox_offset", "f4", 108),
         ("scl_slope", "f4", 112),
         ("scl_inter", "f4", 116),
+        ("xyzt_units", "u1", 123),
         ("qform_code", "i2", 252),
         ("sform_code", "i2", 254),
         ("quatern", "3f4", 256),
@@ -51,10 +52,14 @@ _FIELDS = {
         ("quatern", "3f8", 352),
         ("qoffset", "3f8", 376),
         ("srow", "(3,4)f8", 400),
+        ("xyzt_units", "i4", 500),
     ),
 }
 _EOL_CHECK = (b"\r\n\x1a\n", bytes(4))  # in NIfTI-2 behind the mark: text-mode transfers change it
 _XFORM_CODES = range(6)
+_MILLIMETRES = {1: 1000.0, 3: 0.001}  # of metres and microns
+_SAME = 1e-3  # of a voxel
+_SKEW = 1e-3  # cosine of the angle between two axes; float32 leaves some 1e-6
 _NUMBERS = {
     2: "u1", 4: "i2", 8: "i4", 16: "f4", 64: "f8", 256: "i1", 512: "u2", 768: "u4", 1024: "i8", 1280: "u8",
 }  # fmt: skip
@@ -91,6 +96,8 @@ class NiftiHeader:
         1 and 0 where the slope is 0 or not finite.
     remarks : tuple of str
         What was repaired.
+    fields : numpy.void
+        As written, see `_FIELDS`.
     """
 
     version: int
@@ -101,6 +108,42 @@ class NiftiHeader:
     slope: float
     intercept: float
     remarks: tuple[str, ...]
+    fields: Any
+
+    @property
+    def mm_per_unit(self) -> float:
+        """Millimetres per unit of length that the header names; 1 where it names none."""
+        return _MILLIMETRES.get(int(self.fields["xyzt_units"]) & 7, 1.0)
+
+    def doubts(self) -> tuple[str, ...]:
+        """Say why the volume may lie elsewhere than `affine` has it.
+
+        No orientation is set; two are that differ, in a step or in the origin, by more than 1e-3 of a voxel, so that
+        readers that prefer the other one see it elsewhere; or the axes are not at right angles, which some refuse.
+        """
+        told = []
+        codes = {name: int(self.fields[f"{name}_code"]) in range(1, 6) for name in ("sform", "qform")}
+        if not any(codes.values()):
+            told.append("no orientation is set (sform_code and qform_code are 0); x is taken to grow to the left")
+        elif all(codes.values()) and (apart := self._forms_apart()):
+            told.append(f"sform and qform differ by {apart}; the sform is taken, other readers take the qform")
+        axes = self.affine[:3, :3] / np.maximum(np.sqrt((self.affine[:3, :3] ** 2).sum(axis=0)), 1e-30)
+        if np.abs(np.triu(axes.T @ axes, 1)).max() > _SKEW:
+            told.append("its axes are not at right angles; other readers may refuse it")
+        return tuple(told)
+
+    def _forms_apart(self) -> str:
+        """By how much sform and qform differ at the corners of the volume; empty where they agree."""
+        try:
+            qform = _qform(self.fields, self.version, "qform", _sizes(self.fields))
+        except InvalidInput:
+            return "an unknown amount (the qform cannot be worked with)"
+        voxel = np.sqrt((self.affine[:3, :3] ** 2).sum(axis=0))
+        tolerance = _SAME * np.array([*voxel, voxel.min()])
+        apart = np.abs(qform - self.affine)[:3]
+        if (apart <= tolerance).all():
+            return ""
+        return f"up to {apart[:, :3].max():.3g} in a step and {apart[:, 3].max():.3g} in the origin"
 
 
 def size_of(block: bytes) -> int:
@@ -145,6 +188,7 @@ def decode(block: bytes, where: str) -> NiftiHeader:
         _affine(fields, version, where, remarks),
         *_scale(float(fields["scl_slope"]), float(fields["scl_inter"]), where),
         tuple(remarks),
+        fields,
     )
 
 
@@ -223,25 +267,36 @@ def _affine(fields: Any, version: int, where: str, remarks: list[str]) -> NDArra
         if codes[name] not in _XFORM_CODES:
             remarks.append(f"{name} {codes[name]} is none of the standard's; taken as 0")
             codes[name] = 0
-    sizes = fields["pixdim"][1:4].astype(np.float64)
-    if (sizes <= 0).any():
-        remarks.append(f"voxel sizes {sizes.tolist()} should be positive; zeros are taken as 1, signs dropped")
-        sizes = np.abs(sizes)
-        sizes[sizes == 0] = 1
+    if (fields["pixdim"][1:4] <= 0).any():
+        told = fields["pixdim"][1:4].astype(np.float64).tolist()
+        remarks.append(f"voxel sizes {told} should be positive; zeros are taken as 1, signs dropped")
+    sizes = _sizes(fields)
     affine = np.eye(4)
     if codes["sform_code"]:
         affine[:3] = fields["srow"]
     elif codes["qform_code"]:
-        if fields["pixdim"][0] == -1:
-            sizes[2] = -sizes[2]
-        affine[:3, :3] = _rotation(fields["quatern"], version, where) * sizes
-        affine[:3, 3] = fields["qoffset"]
+        affine = _qform(fields, version, where, sizes)
     else:
         sizes[0] = -sizes[0]
         affine[:3, :3] = np.diag(sizes)
         affine[:3, 3] = (1 - fields["dim"][1:4].astype(np.float64)) / 2 * sizes
     if not np.isfinite(affine).all():
         raise InvalidInput(f"{where}: its affine {affine[:3].tolist()} is not finite; export the file again")
+    return affine
+
+
+def _sizes(fields: Any) -> NDArray[np.float64]:
+    """Voxel sizes, repaired."""
+    sizes: NDArray[np.float64] = np.abs(fields["pixdim"][1:4].astype(np.float64))
+    sizes[sizes == 0] = 1
+    return sizes
+
+
+def _qform(fields: Any, version: int, where: str, sizes: NDArray[np.float64]) -> NDArray[np.float64]:
+    affine = np.eye(4)
+    signed = sizes * (1, 1, -1 if fields["pixdim"][0] == -1 else 1)
+    affine[:3, :3] = _rotation(fields["quatern"], version, where) * signed
+    affine[:3, 3] = fields["qoffset"]
     return affine
 
 

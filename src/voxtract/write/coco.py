@@ -72,7 +72,8 @@ class Coco:
             if found.labelled:
                 parts.setdefault(found.split, []).append(part_name(found))
                 labels.update(np.unique(found.rows.class_id).tolist())
-        classes = self.class_map or ClassMap.of_labels(np.array(sorted(labels), np.uint64))
+        values = np.array(sorted(labels), np.uint64)
+        classes = ClassMap.of_labels(values) if self.class_map is None else self.class_map.covering(values)
         for split, names in parts.items():
             yield f"coco{'' if split is None else f'_{split}'}.json", _joined(run, names, _head(classes))
 

@@ -135,7 +135,8 @@ def components_frame(found: Iterable[Findings], class_map: ClassMap | None = Non
             splits[one.split] = None
         parts.append(component_columns(one, class_map))
     labels = sorted({label for one in found for label in np.unique(one.rows.class_id).tolist()})
-    classes = class_map or ClassMap.of_labels(np.array(labels, np.uint64))
+    values = np.array(labels, np.uint64)
+    classes = ClassMap.of_labels(values) if class_map is None else class_map.covering(values)
     categories: dict[str, list[str]] = {
         "CASE": list(cases),
         "VIEW": list(VIEWS),

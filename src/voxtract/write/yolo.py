@@ -74,7 +74,13 @@ class Yolo:
             return
         places = _boxes(found) if masks is None or self.outline is None else _polygons(found, masks, self.outline)
         rank = {category.id: index for index, category in enumerate(self._classes.categories)}
-        indices = [rank[category.id] for category in row_categories(found, self._classes)]
+        categories = row_categories(found, self._classes)
+        if unlisted := {category.id for category in categories} - rank.keys():
+            raise InvalidInput(
+                f"label values {', '.join(map(str, sorted(unlisted)))} have no name, but YOLO counts classes from a "
+                "list; pass a class map that names them (--class-map)"
+            )
+        indices = [rank[category.id] for category in categories]
         lines = [f"{index} {place}\n" for index, place in zip(indices, places, strict=True)]
         for index, rows in found.by_slice():
             yield _label_file(found.name(index, ".txt")), "".join([lines[i] for i in rows.tolist()])

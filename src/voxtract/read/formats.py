@@ -1,0 +1,194 @@
+"""Which reader takes a path, told by its name and by what lies in it, and the words that each reader knows."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, Literal
+
+from voxtract.errors import InvalidInput
+from voxtract.model import Case, Skipped, Source, VolumeFile
+from voxtract.read.folders import IMAGE_FOLDERS, NIFTI
+from voxtract.read.nifti import NiftiFile
+
+Format = Literal["nifti", "dicom", "supervisely", "labelbox"]
+FORMATS: tuple[Format, ...] = ("nifti", "dicom", "supervisely", "labelbox")
+
+_EXPORTS = (".json", ".ndjson", ".jsonl")
+_PLANE = re.compile(r"(?<![^\W_])(?:axl|cor|sag)(?![^\W_])", re.IGNORECASE)
+_KIND = re.compile(r"anatomic|inference|label|annotation|mask|segmentation", re.IGNORECASE)
+
+
+def recognised(path: Path) -> Format:
+    """Which reader takes a path; "nifti" where no other does. Names are looked at first, bytes only without NIfTI."""
+    name = path.name.lower()
+    if name.endswith(NIFTI):
+        return "nifti"
+    if not path.is_dir():
+        if name.endswith(_EXPORTS):
+            return "labelbox"
+        from voxtract.read.archives import is_archive
+
+        if is_archive(name):
+            return "supervisely"
+        return "dicom" if _is_dicom(path) else "nifti"
+    files, folders = _names(path)
+    if "meta.json" in files and any((path / folder / "volume").is_dir() for folder in folders):
+        return "supervisely"
+    if _is_supervisely(files, folders, path):
+        return "supervisely"
+    beside = [file for file in files if file.lower().endswith(NIFTI)]
+    if beside or any(folder.lower() in IMAGE_FOLDERS for folder in folders):
+        return "nifti"
+    if any(_is_supervisely(*_names(path / folder), path / folder) for folder in folders):
+        return "supervisely"
+    return "dicom" if _is_dicom(path) else "nifti"
+
+
+def open_as(kind: Format, path: Path, volume_index: int | None, options: Mapping[str, Any]) -> Source:
+    """Open `path` with the reader of a format other than NIfTI.
+
+    Raises
+    ------
+    InvalidInput
+        A word that the reader does not know; the message lists those it knows.
+    VoxtractError
+        As the reader.
+    """
+    if kind == "dicom":
+        from voxtract.read.dicom import open_dicom
+
+        check_options(kind, options, _words(open_dicom))
+        return open_dicom(path, volume_index=volume_index, **options)
+    if kind == "supervisely":
+        from voxtract.read.supervisely import open_supervisely
+
+        check_options(kind, options, _words(open_supervisely))
+        return open_supervisely(path, **options)
+    return _open_labelbox(path, options)
+
+
+def open_dicom_pairs(image: Path | None, labels: Path | None, volume_index: int | None, rest: Labels) -> Source:
+    """DICOM images, DICOM SEG labels, or a pair in which one of them is of another format.
+
+    `rest` opens a path that is not DICOM, as images or as labels.
+    """
+    from voxtract.read.dicom import open_dicom
+
+    if labels is None or recognised(labels) == "dicom":
+        if image is None or recognised(image) == "dicom":
+            return open_dicom(image, labels=labels, volume_index=volume_index)
+        if labels is not None:
+            return _by_id(rest(image, "image"), open_dicom(None, labels=labels, volume_index=volume_index))
+    if image is None or labels is None:
+        raise TypeError("neither is DICOM")
+    return _by_id(open_dicom(image, volume_index=volume_index), rest(labels, "labels"))
+
+
+Labels = Callable[[Path, Literal["image", "labels"]], Source]
+
+
+def check_options(kind: str, options: Mapping[str, Any], known: tuple[str, ...]) -> None:
+    """Refuse words that a reader does not know."""
+    unknown = sorted(options.keys() - set(known))
+    if unknown:
+        told = f"; allowed: {', '.join(sorted(known))}" if known else ", which takes none"
+        raise InvalidInput(f"{', '.join(unknown)}: not known to the reader of format {kind!r}{told}")
+
+
+def open_volume(path: Path) -> VolumeFile:
+    """One volume: a NIfTI file, or the only series of a DICOM file or folder."""
+    if recognised(path) != "dicom":
+        return NiftiFile(path)
+    from voxtract.read.dicom import open_dicom
+
+    images = [case.image for case in open_dicom(path).cases if case.image is not None]
+    if len(images) != 1:
+        raise InvalidInput(f"{path}: holds {len(images)} DICOM series, but one volume was expected; give its folder")
+    return images[0]
+
+
+def _open_labelbox(path: Path, options: Mapping[str, Any]) -> Source:
+    """Open an export; the words of its `Options`, `Selection` and `Limits` are given one by one."""
+    from voxtract.read.labelbox import Limits, Options, Selection, open_labelbox
+
+    words = dict(options)
+    groups: dict[str, Any] = {"options": Options, "selection": Selection, "limits": Limits}
+    own = [word for word in _words(open_labelbox) if word not in (*groups, "open_volume")]
+    known = (*own, *(one.name for kind in groups.values() for one in fields(kind)))
+    check_options("labelbox", words, known)
+    if "volumes" not in words:
+        raise InvalidInput(
+            f"{path}: an export names its volumes, it does not hold them; say where they lie with volumes= "
+            "(--set volumes=FOLDER): a folder whose files are called like the data rows, or a mapping of keys to paths"
+        )
+    for name, kind in groups.items():
+        given = {one.name: words.pop(one.name) for one in fields(kind) if one.name in words}
+        words[name] = kind(**{word: tuple(v) if isinstance(v, list) else v for word, v in given.items()})
+    return open_labelbox(path, open_volume=open_volume, **words)
+
+
+def _by_id(images: Source, labels: Source) -> Source:
+    """Pairs of the cases of two sources: those with equal ids, or the only one of each."""
+    by_id = {case.id: case for case in labels.cases}
+    alone = len(images.cases) == len(labels.cases) == 1
+    pairs, skipped = [], [*images.skipped, *labels.skipped]
+    for case in images.cases:
+        partner = labels.cases[0] if alone else by_id.pop(case.id, None)
+        if partner is None:
+            skipped.append(Skipped(case.image.where if case.image else case.id, f"no labels for case {case.id!r}"))
+        else:
+            pairs.append(Case(case.id, case.image, partner.labels))
+    skipped += [
+        Skipped(case.labels[0].file.where, f"no image for case {case.id!r}") for case in by_id.values() if not alone
+    ]
+    if not pairs:
+        raise InvalidInput(
+            f"{images.description} with {labels.description}: no image belongs to any labels; there are cases "
+            f"{', '.join(case.id for case in images.cases[:5])} and labels {', '.join(by_id)[:200]}; name them alike"
+        )
+    return Source(
+        f"{images.description} with {labels.description}",
+        tuple(pairs),
+        tuple(skipped),
+        (*images.remarks, *labels.remarks),
+        (*images.matches, *labels.matches),
+        labels.classes,
+    )
+
+
+def _is_supervisely(files: list[str], folders: list[str], path: Path) -> bool:
+    """Whether names of one folder are those of Supervisely's NIfTI layouts."""
+    stems = [file[: -len(end)] for file in files for end in NIFTI if file.lower().endswith(end)]
+    if any(_PLANE.search(stem) and _KIND.search(stem) for stem in stems):
+        return True
+    named_alike = set(folders).intersection(stems)
+    return any(any(file.lower().endswith(NIFTI) for file in _names(path / folder)[0]) for folder in named_alike)
+
+
+def _is_dicom(path: Path) -> bool:
+    from voxtract.read.dicom import is_dicom
+
+    return is_dicom(path)
+
+
+def _names(folder: Path) -> tuple[list[str], list[str]]:
+    """Files and folders in a folder, sorted, without hidden ones; nothing of one that is not handed out."""
+    try:
+        with os.scandir(folder) as entries:
+            found = sorted((entry.name, entry.is_dir()) for entry in entries if not entry.name.startswith("."))
+    except OSError:
+        return [], []
+    return [name for name, is_dir in found if not is_dir], [name for name, is_dir in found if is_dir]
+
+
+def _words(reader: Callable[..., Source]) -> tuple[str, ...]:
+    """Keywords of a reader that a user may give."""
+    parameters = inspect.signature(reader).parameters.values()
+    return tuple(
+        one.name for one in parameters if one.kind is one.KEYWORD_ONLY and one.name not in ("volume_index", "labels")
+    )

@@ -1,0 +1,54 @@
+"""Labelbox exports of DICOM data: what they say (rows), where it lies in a volume (planes), and volumes of it (source).
+
+The hosted product's import of DICOM has an end; its exports remain. What the format leaves open is an option here, see
+`Options`: every default is told in the remarks of a source, and nothing is settled silently.
+"""
+
+from voxtract.read.labelbox.fetch import ALLOWED_HOSTS, Fetcher, FetchFailed, Limits
+from voxtract.read.labelbox.planes import GroupPlane, Options
+from voxtract.read.labelbox.polylines import RASTER, Measured, measure
+from voxtract.read.labelbox.rows import Tally, read_rows
+from voxtract.read.labelbox.select import Selection
+from voxtract.read.labelbox.source import LabelboxSource, Line, open_labelbox
+from voxtract.read.labelbox.values import (
+    Answer,
+    Drawn,
+    Frame,
+    Group,
+    Issue,
+    Label,
+    MaskRef,
+    Place,
+    Polyline,
+    Row,
+    polyline,
+)
+
+__all__ = [
+    "ALLOWED_HOSTS",
+    "RASTER",
+    "Answer",
+    "Drawn",
+    "FetchFailed",
+    "Fetcher",
+    "Frame",
+    "Group",
+    "GroupPlane",
+    "Issue",
+    "Label",
+    "LabelboxSource",
+    "Limits",
+    "Line",
+    "MaskRef",
+    "Measured",
+    "Options",
+    "Place",
+    "Polyline",
+    "Row",
+    "Selection",
+    "Tally",
+    "measure",
+    "open_labelbox",
+    "polyline",
+    "read_rows",
+]

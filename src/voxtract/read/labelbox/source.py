@@ -1,0 +1,425 @@
+"""A Labelbox export as cases: which labels are taken, which volume each belongs to, what is painted of it."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from voxtract.classes import ClassMap
+from voxtract.errors import InvalidInput, NotFound, VoxtractError
+from voxtract.geometry import View
+from voxtract.model import Case, LabelVolume, Match, Remark, Skipped, Source, VolumeFile
+from voxtract.read.labelbox.fetch import ALLOWED_HOSTS, Fetcher, Limits
+from voxtract.read.labelbox.painting import GroupLabels, Painting, keys_of, layers_at_most, names_of, paint
+from voxtract.read.labelbox.planes import GroupPlane, Options, base_of
+from voxtract.read.labelbox.polylines import Measured, measure
+from voxtract.read.labelbox.rows import Tally, read_rows
+from voxtract.read.labelbox.select import Selection
+from voxtract.read.labelbox.values import Issue, Polyline, Row
+from voxtract.read.nifti import NiftiFile
+
+Volumes = Mapping[str, "str | os.PathLike[str]"] | str | os.PathLike[str]
+
+ENDINGS = ("", ".nii.gz", ".nii", ".dcm")  # of a volume that is named by a key
+_UNSAFE = re.compile(r"[^\w.+=@ -]+")
+_counter = itertools.count()
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class LabelboxSource(Source):
+    """A `Source` that also keeps what an export says and no label volume can hold.
+
+    Parameters
+    ----------
+    rows : mapping of case id to Row
+    issues : (Issue, ...)
+        All that was wrong; `remarks` has the same for people.
+    options : Options
+        As given, to be put beside results.
+    base : int
+        Number of the first frame that was taken.
+    """
+
+    rows: Mapping[str, Row] = field(default_factory=dict)
+    issues: tuple[Issue, ...] = ()
+    options: Options = field(default_factory=Options)
+    base: int = 1
+
+    def lines(self) -> Iterator[Line]:
+        """Measure every line of every case; headers of the images are read.
+
+        Raises
+        ------
+        VoxtractError
+            A header that cannot be read.
+        """
+        for case in self.cases:
+            assert case.image is not None  # noqa: S101 - every case of an export has one
+            grid = case.image.header().grid
+            for group in self.rows[case.id].label.groups:
+                if self.options.view_of(group.name) is None:
+                    continue
+                plane = GroupPlane.of(group.name, grid, self.options, self.base, case.image)
+                for frame in group.frames:
+                    for one in frame.objects:
+                        if isinstance(one.geometry, Polyline):
+                            found = measure(one.geometry, plane, self.options.closed)
+                            yield Line(
+                                case.id,
+                                group.name,
+                                frame.number,
+                                plane.slice_of(frame.number),
+                                one.feature,
+                                one.name,
+                                found,
+                            )
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A line on a frame, measured; `index` is the slice of the volume, None beyond it."""
+
+    case: str
+    group: str
+    frame: int
+    index: int | None
+    feature: str
+    name: str
+    measured: Measured
+
+
+def open_labelbox(
+    export: str | os.PathLike[str],
+    *,
+    volumes: Volumes,
+    options: Options = Options(),  # noqa: B008 - frozen
+    selection: Selection = Selection(),  # noqa: B008 - frozen
+    open_volume: Callable[[Path], VolumeFile] = NiftiFile,
+    lenient: bool = False,
+    strict: bool = False,
+    api_key: str | None = None,
+    allowed_hosts: Sequence[str] = ALLOWED_HOSTS,
+    cache: str | os.PathLike[str] | None = None,
+    outside: bool = False,
+    limits: Limits = Limits(),  # noqa: B008 - frozen
+    pseudonymise: str | None = None,
+    prefetch: bool = False,
+) -> LabelboxSource:
+    """List the labels of a Labelbox export of DICOM data as cases.
+
+    Parameters
+    ----------
+    export : path
+        What ``export_v2`` or the streaming export gave (array, NDJSON or single objects), or a v1 export.
+    volumes : mapping or path
+        Where the volume of each data row lies: a mapping of global key, external id or id of the data row to a path, or
+        a folder whose files or folders are named by them, as they are or with .nii.gz, .nii or .dcm.
+    options : Options
+        How frames and pixels lie in the volumes.
+    selection : Selection
+        Which labels are taken; all by default, each as a case of its own.
+    open_volume : function of a path to a volume file
+        Opens a file or folder as a volume; reads nothing yet.
+    lenient : bool
+        Repair samples that are no strict JSON.
+    strict : bool
+        Every issue is an error: those found now are raised now, those found in a mask when it is read.
+    api_key, allowed_hosts, cache, outside, limits
+        For masks and v1 frames that lie at an address; see `Fetcher`.
+    pseudonymise : str, optional
+        A secret of your own, with which e-mail addresses become pseudonyms; see `read_rows`.
+    prefetch : bool
+        Fetch and paint everything now: afterwards it is in the cache, all issues are known, and there are only as many
+        label volumes as overlaps ask for.
+
+    Returns
+    -------
+    LabelboxSource
+        A case for each label (data row, project, label) whose volume was found: its id is the key of the data row,
+        with the label's id if it has several. A label volume for each group, or more where objects may overlap, named
+        ``<group>`` and ``<group>_2``; its values number the objects of the case from 1, `objects` has the feature ids,
+        `category` their tools. Masks are fetched when it is read.
+
+    Raises
+    ------
+    NotFound, UnreadableFile
+        The export, or the folder of volumes.
+    InvalidInput
+        Nothing in the export can be a case; two volumes for one data row; contradicting evidence for
+        ``frame_base="auto"``; with `strict`, any issue.
+    """
+    export = Path(export)
+    if isinstance(volumes, str | os.PathLike) and not Path(volumes).is_dir():
+        raise NotFound(
+            f"{os.fspath(volumes)}: no such folder; give the folder of the volumes, or a mapping of keys to paths"
+        )
+    fetcher = Fetcher(
+        export.parent, api_key, tuple(allowed_hosts), None if cache is None else Path(cache), outside, limits
+    )
+    tally = Tally()
+    benchmarks: set[str] = set()
+    skipped: list[Skipped] = []
+    rows = []
+    found = read_rows(
+        export,
+        tally,
+        lenient=lenient,
+        fetch=lambda url: fetcher.get(url, "json"),
+        groups=tuple(options.groups),
+        pseudonymise=pseudonymise,
+    )
+    for row in found:
+        benchmarks.update({row.label.benchmark} - {""})
+        if row.label.skipped:
+            skipped.append(Skipped(row.place.at(label=row.label.id).where, "its annotator skipped it"))
+        elif selection.takes(row, tally.report):
+            rows.append(row)
+    rows = selection.among(rows, benchmarks, tally.report)
+    opener = _Opener(volumes, open_volume)
+    opened = []
+    matches = []
+    for row, case in zip(rows, _ids(rows), strict=True):
+        where = row.place.at(label=row.label.id).where
+        path, why = opener.find(row)
+        if path is None:
+            skipped.append(Skipped(where, why))
+            continue
+        matches.append(Match(case, "image", str(path), why))
+        matches.append(Match(case, "labels", where, f"label {row.label.id} of project {row.project or row.project_id}"))
+        opened.append((case, row, open_volume(path)))
+    if not opened:
+        raise InvalidInput(_nothing(export, tally, skipped))
+    base, remark = base_of(options, *_evidence(opened, options))
+    classes = _classes(row for _, row, _ in opened)
+    number = next(_counter)
+    cases = [_case(case, row, image, options, base, fetcher, classes, strict, number) for case, row, image in opened]
+    if prefetch:
+        cases = [_settled(case, tally) for case in cases]
+    issues = tuple(tally.issues)
+    if strict and issues:
+        raise InvalidInput(f"{issues[0]} (the first of {len(issues)} issues)")
+    remarks = [Remark(str(export), remark)] if remark else []
+    remarks += [Remark(issue.where, f"{issue.message} [{issue.code}]") for issue in issues]
+    return LabelboxSource(
+        _description(export, cases, tally, skipped, options, base),
+        tuple(cases),
+        tuple(skipped),
+        tuple(remarks),
+        tuple(matches),
+        classes,
+        {case: row for case, row, _ in opened},
+        issues,
+        options,
+        base,
+    )
+
+
+# --- volumes
+
+
+@dataclass(frozen=True, slots=True)
+class _Opener:
+    volumes: Volumes
+    open_volume: Callable[[Path], VolumeFile]
+
+    def find(self, row: Row) -> tuple[Path | None, str]:
+        """Path of the volume of a data row, and by which key it was found; None and what is missing."""
+        keys = {"global key": row.global_key, "external id": row.external_id, "id": row.id}
+        for word, key in keys.items():
+            if not key:
+                continue
+            path = self._given(key) if isinstance(self.volumes, Mapping) else self._in_folder(Path(self.volumes), key)
+            if path is not None:
+                return path, f"by its {word} {key!r}"
+        known = ", ".join(f"{word} {key!r}" for word, key in keys.items() if key)
+        place = "the mapping of volumes" if isinstance(self.volumes, Mapping) else os.fspath(self.volumes)
+        return None, f"{place} has no volume for {known}; add it, or name the file by one of these"
+
+    def _given(self, key: str) -> Path | None:
+        path = self.volumes.get(key)  # type: ignore[union-attr]
+        return None if path is None else Path(path)
+
+    def _in_folder(self, folder: Path, key: str) -> Path | None:
+        if "\0" in key:
+            return None
+        stems = dict.fromkeys([key, _stem(key)])
+        found = [path for stem in stems for end in ENDINGS if (path := folder / f"{stem}{end}").exists()]
+        root = folder.resolve()
+        found = [
+            path for path in dict.fromkeys(found) if path.resolve().is_relative_to(root) and path.resolve() != root
+        ]
+        if len(found) > 1:
+            raise InvalidInput(
+                f"{found[0]} and {found[1]}: both are named {key!r}; remove one, or give a mapping of keys to paths"
+            )
+        return found[0] if found else None
+
+
+def _stem(key: str) -> str:
+    return next((key[: -len(end)] for end in ENDINGS[1:] if key.lower().endswith(end)), key)
+
+
+# --- cases
+
+
+def _ids(rows: Sequence[Row]) -> list[str]:
+    """An id for each row that can be a folder name: its key, with the label where the data row has several."""
+    names = [_UNSAFE.sub("_", _stem(row.global_key or row.external_id or row.id)).strip(" .") or "row" for row in rows]
+    counts = {name: names.count(name) for name in dict.fromkeys(names)}
+    taken: set[str] = set()
+    found = []
+    for name, row in zip(names, rows, strict=True):
+        wanted = name if counts[name] == 1 else f"{name}_{_UNSAFE.sub('_', row.label.id) or 'label'}"
+        unique = wanted
+        for again in itertools.count(2):
+            if unique not in taken:
+                break
+            unique = f"{wanted}_{again}"
+        taken.add(unique)
+        found.append(unique)
+    return found
+
+
+def _evidence(opened: Iterable[tuple[str, Row, VolumeFile]], options: Options) -> tuple[list[str], list[str]]:
+    """Labels with a frame 0, and labels with a frame as high as its axis is long; asked only for frame_base "auto"."""
+    zeros: list[str] = []
+    lasts: list[str] = []
+    if options.frame_base != "auto":
+        return zeros, lasts
+    for _, row, image in opened:
+        grid = None
+        for group in row.label.groups:
+            if not group.frames or options.view_of(group.name) is None:
+                continue
+            grid = grid or image.header().grid
+            count = GroupPlane.of(group.name, grid, options, 1, image).count
+            where = row.place.at(label=row.label.id, group=group.name).where
+            if group.frames[0].number == 0:
+                zeros.append(where)
+            if any(frame.number == count for frame in group.frames):
+                lasts.append(where)
+    return zeros, lasts
+
+
+def _classes(rows: Iterable[Row]) -> ClassMap | None:
+    """A class for each tool, numbered by name."""
+    names = {name for row in rows for group in row.label.groups for name in names_of(group).values()}
+    told = sorted({_tool(name) for name in names})
+    return ClassMap.of(dict(enumerate(told, 1))) if told else None
+
+
+def _tool(name: str) -> str:
+    return " ".join(name.split()) or "unnamed"
+
+
+def _case(
+    case: str,
+    row: Row,
+    image: VolumeFile,
+    options: Options,
+    base: int,
+    fetcher: Fetcher,
+    classes: ClassMap | None,
+    strict: bool,
+    opened: int,
+) -> Case:
+    groups = [group for group in row.label.groups if options.view_of(group.name) is not None]
+    drawn = [group for group in groups if group.frames]
+    ids = {category.name: category.id for category in classes.categories} if classes else {}
+    place = row.place.at(label=row.label.id)
+    volumes: list[LabelVolume] = []
+    count = 0
+    for group in drawn or groups:  # where nothing was drawn, empty volumes say so
+        keys = keys_of(group)
+        values = tuple((feature, kind, count + i) for i, (feature, kind) in enumerate(keys, 1))
+        count += len(keys)
+        painting = Painting(image, group, values, options, base, fetcher, place, opened)
+        layers = max(layers_at_most(group, options).values(), default=0) + 1
+        volumes += _volumes(painting, layers, ids, strict)
+    views = tuple(dict.fromkeys(view for volume in volumes for view in volume.views or ()))
+    return Case(case, image, tuple(volumes), views or None)
+
+
+def _volumes(painting: Painting, layers: int, ids: Mapping[str, int], strict: bool) -> list[LabelVolume]:
+    group = painting.group
+    names = names_of(group)
+    category = {value: ids[_tool(names[feature, kind])] for feature, kind, value in painting.values}
+    objects = {value: feature for feature, _, value in painting.values}
+    return [
+        LabelVolume(
+            GroupLabels(painting, layer, strict),
+            group.name + (f"_{layer + 1}" if layer else ""),
+            category,
+            objects,
+            views=(_view(painting),),
+        )
+        for layer in range(layers)
+    ]
+
+
+def _view(painting: Painting) -> View:
+    """The view of the volume as it is read whose slices a group is; its name, of one that cannot be read."""
+    try:
+        return painting.plane().view
+    except VoxtractError:  # reading the case says what is wrong
+        return painting.options.view_of(painting.group.name) or "axial"
+
+
+def _settled(case: Case, tally: Tally) -> Case:
+    """The same case with everything painted, and no label volume more than its overlaps ask for."""
+    volumes = []
+    for volume in case.labels:
+        labels: GroupLabels = volume.file  # type: ignore[assignment]
+        try:
+            found = paint(labels.painting)
+        except VoxtractError as why:
+            tally.report(labels.painting.place.at(group=labels.painting.group.name).issue("not-painted", str(why)))
+            volumes.append(volume)
+            continue
+        if labels.layer == 0:
+            tally.issues.extend(found.issues)
+        if labels.layer <= max(found.layers.values(), default=0):
+            volumes.append(volume)
+    return replace(case, labels=tuple(volumes))
+
+
+# --- words
+
+
+def _assumed(options: Options, base: int) -> str:
+    words = ("pixel_origin", "planes", "slice_order", "inplane", "reverse", "flip_rows", "flip_cols")
+    told = [
+        f"{word} {value if isinstance(value, str) else ' '.join(value)}"
+        for word in words
+        if (value := getattr(options, word))
+    ]
+    return f"first frame {base}, {', '.join(told)}"
+
+
+def _description(
+    export: Path, cases: Sequence[Case], tally: Tally, skipped: Sequence[Skipped], options: Options, base: int
+) -> str:
+    others = sum(tally.other_kinds.values())
+    words = [f"{len(cases)} labels with volumes"]
+    words += [f"{len(skipped)} skipped"] * bool(skipped)
+    words += [f"{tally.unlabelled} data rows without a label"] * bool(tally.unlabelled)
+    words += [f"{others} labels on other media ({', '.join(sorted(tally.other_kinds))})"] * bool(others)
+    words += [f"{len(tally.issues)} issues"] * bool(tally.issues)
+    assumed = f"not documented by Labelbox and taken as: {_assumed(options, base)}; compare a slice with its drawing"
+    return f"{export} (Labelbox export: {', '.join(words)}; {assumed})"
+
+
+def _nothing(export: Path, tally: Tally, skipped: Sequence[Skipped]) -> str:
+    why = [f"{tally.unlabelled} data rows have no label"] if tally.unlabelled else []
+    if tally.other_kinds:
+        why.append(f"{sum(tally.other_kinds.values())} labels are on other media")
+    if skipped:
+        why.append(f"{len(skipped)} were left out, the first because {skipped[0].reason}")
+    if tally.issues:
+        why.append(f"{len(tally.issues)} issues, the first: {tally.issues[0]}")
+    reasons = "; ".join(why) or "nothing was selected"
+    return f"{export}: holds no label that can be a case ({reasons}); check the selection and volumes="
