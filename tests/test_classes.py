@@ -173,5 +173,5 @@ def test_labels_without_a_name_of_their_own_are_each_a_class() -> None:
     assert ClassMap.of({2: "liver"}).covering([5]).categories == ClassMap.of({2: "liver"}).categories
     with pytest.raises(KeyError):
         ClassMap.of({2: "liver"})[5]
-    with pytest.raises(InvalidInput, match="expected a text with {} for the label value"):
+    with pytest.raises(InvalidInput, match=r"expected a text with \{\} for the label"):
         ClassMap.of({"#": "Segment"})

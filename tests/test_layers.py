@@ -19,7 +19,7 @@ SOURCE = Path(voxtract.__file__).parent
 VALUES = {"classes", "errors", "geometry", "model"}
 ROOMS = {"read", "compute", "write", "backend"}
 ENGINE = {"crew", "desk", "job", "journal", "labelling", "layout", "progress", "report", "settings", "splits"}
-FRONT = {"check", "demo", "describe", "doctor", "preview", "torch", "verify"}
+FRONT = {"check", "conversion", "demo", "describe", "doctor", "preview", "torch", "verify"}
 DATA = {"phantoms"}
 
 # A new module belongs here, with what it may import; "voxtract" is the package itself (its version, its lazy names).

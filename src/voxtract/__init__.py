@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from voxtract.conversion import convert
     from voxtract.errors import (
         BackendUnavailable,
         DamagedFile,
@@ -39,6 +40,7 @@ _ROOMS = {
     "UnreadableFile": "errors",
     "VoxtractError": "errors",
     "Settings": "settings",
+    "convert": "conversion",
     "extract": "pipeline",
     "open_source": "read",
     "Report": "report",
@@ -58,6 +60,7 @@ __all__ = [
     "Settings",
     "UnreadableFile",
     "VoxtractError",
+    "convert",
     "extract",
     "extract_annotations",
     "extract_annotations_dataset",

@@ -82,7 +82,7 @@ class ClassMap:
             raise InvalidInput(f'class_map {value!r} names no class; write {{1: "liver", 2: "tumour"}}')
         unnamed = value.get("#")
         if unnamed is not None and (not isinstance(unnamed, str) or "{}" not in unnamed):
-            raise InvalidInput(f"class_map: '#' has the name {unnamed!r}; expected a text with {{}} for the label value")
+            raise InvalidInput(f"class_map: '#' has the name {unnamed!r}; expected a text with {{}} for the label")
         value = {key: told for key, told in value.items() if key != "#"}
         labels = {key: _label(key) for key in value}
         rest = None

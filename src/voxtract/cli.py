@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 VIEWS = ("axial", "coronal", "sagittal")
 ANNOTATION_FORMATS = ("csv", "coco", "yolo", "voc", "parquet")
+CONVERT_TO = ("nifti", "supervisely", "supervisely-nifti", *ANNOTATION_FORMATS)
 _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 
 
@@ -164,6 +165,22 @@ def _extract(args: argparse.Namespace) -> int:
     return max(_show(args, report), int(args.strict and bool(report.skipped or report.remarks)))
 
 
+def _convert(args: argparse.Namespace) -> int:
+    from voxtract.conversion import convert
+
+    report = convert(
+        _open(args),
+        args.output,
+        args.to,
+        overwrite=args.overwrite,
+        workers=args.workers,
+        memory_limit=args.memory_limit,
+        progress=False if args.quiet else None,
+        **dict(map(_word, args.options)),
+    )
+    return max(_show(args, report), int(args.strict and bool(report.skipped or report.remarks)))
+
+
 def _plan(args: argparse.Namespace, source: Source, settings: Settings) -> int:
     from voxtract.pipeline import plan
 
@@ -189,19 +206,27 @@ def _inspect(args: argparse.Namespace) -> int:
     if args.json:
         from dataclasses import asdict
 
-        skipped = [asdict(s) for s in source.skipped]
-        print(
-            json.dumps(
-                {"source": source.description, "volumes": [asdict(d) for d in described], "skipped": skipped},
-                indent=2,
-                ensure_ascii=False,
-            )
-        )
+        facts = {
+            "source": source.description,
+            "volumes": [asdict(d) for d in described],
+            "matches": [asdict(m) for m in source.matches],
+            "classes": None if source.classes is None else source.classes.to_dict(),
+            "skipped": [asdict(s) for s in source.skipped],
+            "remarks": [asdict(r) for r in source.remarks],
+        }
+        print(json.dumps(facts, indent=2, ensure_ascii=False))
     else:
         print(source.description)
         print(_table(["case", "role", "shape", "spacing mm", "axes", "dtype", "scale", "values"], map(_row, described)))
+        if source.matches:
+            rows = [[match.case, match.role, match.where, match.why] for match in source.matches]
+            print(f"\n{_table(['case', 'role', 'file', 'why'], rows)}")
+        if source.classes is not None:
+            print(f"\nclasses: {', '.join(f'{one.id} {one.name}' for one in source.classes.categories) or 'by value'}")
         for skip in source.skipped:
             print(f"left out: {skip.where}: {skip.reason}")
+        for remark in source.remarks:
+            print(f"look at: {remark.where}: {remark.message}")
     for one in described:
         if one.error:
             print(f"voxtract: {one.error}", file=sys.stderr)
@@ -477,6 +502,25 @@ def _parser() -> argparse.ArgumentParser:
         "--dask", metavar="WHERE", help="spread the cases over a Dask cluster: tcp://HOST:PORT, local or cuda"
     )
 
+    one = _command(commands, "convert", _convert, "whole volumes and annotations from one tool's form into another's")
+    _add_source(one, "--from")
+    one.add_argument("output", type=Path, metavar="OUT", help="folder to write to; made where it is missing")
+    one.add_argument("--to", required=True, metavar="NAME", help=f"one of {', '.join(CONVERT_TO)}")
+    one.add_argument(
+        "--with",
+        dest="options",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="a word of the form that is written, as by=plane",
+    )
+    one.add_argument("--overwrite", action="store_true", help="write into a folder that holds something already")
+    one.add_argument(
+        "--strict", action="store_true", help="exit code 1 also where files were left out or remarks were made"
+    )
+    one.add_argument("--workers", type=int, metavar="N", help="threads (default: all cores)")
+    one.add_argument("--memory-limit", type=_bytes, metavar="SIZE", help="for volumes in memory, e.g. 8GB")
+
     one = _command(commands, "inspect", _inspect, "what a volume or a folder is: shape, spacing, axes, dtype, labels")
     _add_source(one)
     one.add_argument(
@@ -531,14 +575,16 @@ def _add_plain(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--save-stats", action="store_true", help="write OUT/<view>_…_stats.csv with the counts")
 
 
-def _add_source(parser: argparse.ArgumentParser) -> None:
+def _add_source(parser: argparse.ArgumentParser, *names: str) -> None:
     group = parser.add_argument_group("source")
     group.add_argument(
         "source", nargs="?", type=Path, metavar="SOURCE", help="file or folder; its layout is recognised"
     )
     group.add_argument("--image", type=Path, metavar="PATH", help="image file or folder, named")
     group.add_argument("--labels", type=Path, metavar="PATH", help="label file or folder, named")
-    group.add_argument("--format", metavar="NAME", help="take SOURCE as nifti, dicom, supervisely or labelbox")
+    group.add_argument(
+        *names, "--format", dest="format", metavar="NAME", help="take SOURCE as nifti, dicom, supervisely or labelbox"
+    )
     group.add_argument(
         "--set",
         action="append",

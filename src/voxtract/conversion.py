@@ -1,0 +1,188 @@
+"""Whole volumes and annotations from one tool's form into another's."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import math
+import os
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from voxtract.classes import ClassMap
+from voxtract.crew import Crew, default_memory_limit
+from voxtract.errors import InvalidInput, VoxtractError, check_choice
+from voxtract.job import files, names
+from voxtract.model import Case, Source
+from voxtract.pipeline import check_cases, check_run, extract_source
+from voxtract.progress import Progress
+from voxtract.read import open_source
+from voxtract.report import CaseResult, Report
+from voxtract.settings import Settings
+from voxtract.write import ANNOTATION_FORMATS
+from voxtract.write.files import Staging
+from voxtract.write.pairs import NiftiPairs
+from voxtract.write.supervisely import CaseLayout, NiftiFolders, VolumeProject
+
+log = logging.getLogger("voxtract")
+
+# Forms that hold whole volumes, by name; the others hold slices and boxes, which `extract` makes.
+LAYOUTS: dict[str, Callable[..., CaseLayout]] = {
+    "nifti": NiftiPairs,
+    "supervisely": VolumeProject,
+    "supervisely-nifti": NiftiFolders,
+}
+TARGETS = (*LAYOUTS, *ANNOTATION_FORMATS)
+_VOXEL = 24  # bytes a voxel of a label volume needs while classes are put in its place
+
+
+def convert(
+    source: Source | str | os.PathLike[str],
+    output_path: str | os.PathLike[str],
+    to: str,
+    *,
+    overwrite: bool = False,
+    workers: int | None = None,
+    memory_limit: int | None = None,
+    progress: bool | None = None,
+    **options: Any,
+) -> Report:
+    """Write the cases of a source as another tool keeps them.
+
+    =====================  ==========================================================================================
+    to                     files
+    =====================  ==========================================================================================
+    ``nifti``              ``images/<case>.nii.gz`` and ``labels/<case>.nii.gz``; see `write.pairs.NiftiPairs`
+    ``supervisely``        a volume project; see `write.supervisely.VolumeProject`
+    ``supervisely-nifti``  the NIfTI layout that Supervisely imports; see `write.supervisely.NiftiFolders`
+    ``csv``, ``coco``, …   what :func:`voxtract.extract` writes with ``annotations=`` this
+    =====================  ==========================================================================================
+
+    A case that fails is named in the log and in the report; the others are complete.
+
+    Parameters
+    ----------
+    source : Source or path
+        What :func:`voxtract.open_source` returns, or a path for it.
+    output_path : path
+        Folder to write to; made where it is missing.
+    to : str
+    overwrite : bool
+        Write into a folder that holds something already; files of other names stay.
+    workers, memory_limit, progress
+        As of :func:`voxtract.extract`.
+    **options
+        Words of the form: fields of the class named above, or keywords of :func:`voxtract.extract`.
+
+    Raises
+    ------
+    NotFound, InvalidInput
+        The source is not there or is not recognised; a word is not allowed; the output folder holds something; two
+        cases would be one file. Nothing has been written then.
+    OutputError
+        The output folder cannot be written.
+    """
+    check_choice("to", to, TARGETS)
+    opened = open_source(source) if isinstance(source, str | os.PathLike) else source
+    output = Path(output_path)
+    if to not in LAYOUTS:
+        settings = Settings(annotations=(to,), **options)
+        words: dict[str, Any] = {"workers": workers, "memory_limit": memory_limit, "progress": progress}
+        return extract_source(opened, output, settings, overwrite=overwrite, **words)
+    layout = _layout(to, opened, options)
+    if not overwrite and output.is_dir() and any(output.iterdir()):
+        raise InvalidInput(
+            f"{output}: is not empty; choose another folder, or pass overwrite=True (--overwrite) to write into it"
+        )
+    return _write_all(layout, opened, output, workers, memory_limit, progress)
+
+
+def _layout(to: str, source: Source, options: Mapping[str, Any]) -> CaseLayout:
+    make = LAYOUTS[to]
+    known = [name for name in inspect.signature(make).parameters if name != "classes"]
+    unknown = sorted(options.keys() - set(known))
+    if unknown:
+        raise InvalidInput(f"{', '.join(unknown)}: not known for {to!r}; allowed: {', '.join(known)}")
+    return make(classes=_classes(source, needed=to != "nifti"), **options)
+
+
+def _classes(source: Source, *, needed: bool) -> ClassMap | None:
+    """Classes of all cases; those of a source that names none come from the values of its labels, if they are needed.
+
+    Raises
+    ------
+    VoxtractError
+        A label volume that has to be read for it cannot be.
+    """
+    if source.classes is None and not needed:
+        return None
+    classes = source.classes or ClassMap((), unnamed="label_{}")
+    if classes.unnamed is None or not needed:
+        return classes
+    import numpy as np
+
+    found: set[int] = set()
+    for case in source.cases:
+        for volume in case.labels:
+            if isinstance(volume.category, int):
+                found.add(volume.category)
+                continue
+            try:
+                values = np.unique(volume.file.read().data)
+            except VoxtractError:  # told when its turn comes
+                continue
+            labels = [int(value) for value in values.tolist() if value > 0]
+            found.update(labels if volume.category is None else (volume.category.get(n, n) for n in labels))
+    return classes.covering(sorted(found))
+
+
+def _write_all(
+    layout: CaseLayout,
+    source: Source,
+    output: Path,
+    workers: int | None,
+    memory_limit: int | None,
+    progress: bool | None,
+) -> Report:
+    begin = time.perf_counter()
+    check_cases(source, Settings())
+    device, workers = check_run("cpu", workers)
+    of_run = list(layout.run_files(source.cases))
+    for left_out in source.skipped:
+        log.warning("left out: %s: %s", left_out.where, left_out.reason)
+    for remark in source.remarks:
+        log.warning("%s: %s", remark.where, remark.message)
+    crew = Crew(workers, default_memory_limit() if memory_limit is None else memory_limit)
+    bar = Progress(len(source.cases), "convert", show=progress)
+    with Staging(output) as staging:
+
+        def attempt(case: Case) -> CaseResult:
+            inputs = names(case)
+            bar.begin(Path(inputs[0]).name if inputs else case.id)
+            try:
+                nbytes, need = _sizes(case)
+                with crew.memory(inputs[0] if inputs else case.id, need), staging.batch() as batch:
+                    for name, content in layout.case_files(case):
+                        batch.write(name, content)
+            except VoxtractError as error:
+                bar.end(error)
+                return CaseResult(case.id, "failed", inputs, error=error)
+            bar.end()
+            return CaseResult(case.id, "done", inputs, nbytes=nbytes)
+
+        with bar:
+            results = crew.each(attempt, source.cases)
+        for name, content in of_run:
+            staging.write(name, content)
+    seconds = time.perf_counter() - begin
+    return Report(str(output), device.name, workers, tuple(results), source.skipped, seconds, source.remarks)
+
+
+def _sizes(case: Case) -> tuple[int, int]:
+    """Bytes of all voxels of a case, and about what it takes to write them."""
+    headers = [file.header() for file in files(case)]
+    image = 2 * headers[0].nbytes if case.image is not None else 0
+    labels = max((math.prod(volume.file.header().grid.shape) for volume in case.labels), default=0) * _VOXEL
+    return sum(header.nbytes for header in headers), image + labels
