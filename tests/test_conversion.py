@@ -32,8 +32,12 @@ def source(*volumes: LabelVolume, case: str = "a") -> Source:
 
 
 def voxels(path: Path) -> NDArray[Any]:
-    data: NDArray[Any] = np.asanyarray(nib.load(path).dataobj)
+    data: NDArray[Any] = np.asanyarray(loaded(path).dataobj)
     return data
+
+
+def loaded(path: Path) -> Any:
+    return nib.load(path)
 
 
 def test_to_nifti_and_back(tmp_path: Path) -> None:
@@ -44,7 +48,7 @@ def test_to_nifti_and_back(tmp_path: Path) -> None:
     lung, tumour = (volume.file.read().data for volume in apart())
     np.testing.assert_array_equal(labels, np.where(tumour > 0, 2, np.where(lung > 0, 1, 0)))
     assert labels.dtype == np.uint8
-    np.testing.assert_array_equal(nib.load(tmp_path / "out/labels/a.nii.gz").affine, AFFINE)
+    np.testing.assert_array_equal(loaded(tmp_path / "out/labels/a.nii.gz").affine, AFFINE)
     told = json.loads((tmp_path / "out/classes.json").read_text())
     report = voxtract.extract(tmp_path / "out", tmp_path / "boxes", class_map=told)
     assert set(report.components["CLASS"]) == {"lung, left", "tumour"}
@@ -61,7 +65,7 @@ def test_labels_alone_stay_as_they_are(tmp_path: Path, write_nifti: WriteNifti) 
     data = np.arange(60, dtype=np.int16).reshape(5, 4, 3)
     write_nifti(tmp_path / "in/a.nii.gz", data, np.array([[0, -1, 0, 3], [2, 0, 0, 4], [0, 0, 3, 5], [0, 0, 0, 1.0]]))
     voxtract.convert(voxtract.open_source(labels=tmp_path / "in"), tmp_path / "out", "nifti")
-    one, other = nib.load(tmp_path / "in/a.nii.gz"), nib.load(tmp_path / "out/labels/a.nii.gz")
+    one, other = loaded(tmp_path / "in/a.nii.gz"), loaded(tmp_path / "out/labels/a.nii.gz")
     np.testing.assert_array_equal(voxels(tmp_path / "out/labels/a.nii.gz"), data)
     np.testing.assert_array_equal(one.affine, other.affine)
     assert one.get_data_dtype() == other.get_data_dtype()

@@ -1,7 +1,7 @@
 """Cases with several label volumes, and what their source says of the values: categories, objects, scores, views."""
 
 from collections.abc import Generator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -242,3 +242,33 @@ def test_labels_of_many_dtypes_stay_exact() -> None:
     rows = together([one(2**63 + 1, "uint64", 3), one(7, "int8", 1)], Plane("axial", SHAPE))
     assert rows.label.tolist() == [7, 2**63 + 1]
     assert rows.label.dtype == np.uint64
+
+
+@dataclass(frozen=True)
+class Chunks(InMemory):
+    """The same volume as chunks of 2 x 3 x 2 voxels, of which those without labels are not stored."""
+
+    def read(self) -> Volume:
+        raise AssertionError("the volume is never held")
+
+    def layers(self) -> Generator[Generator[tuple[Any, NDArray[Any]], None, None], None, None]:
+        for z in range(0, SHAPE[2], 2):
+            yield self._layer(z)
+
+    def _layer(self, z: int) -> Generator[tuple[Any, NDArray[Any]], None, None]:
+        for x in range(0, SHAPE[0], 2):
+            for y in range(0, SHAPE[1], 3):
+                chunk = self.data[x : x + 2, y : y + 3, z : z + 2]
+                if chunk.any():
+                    yield (x, y, z), chunk
+
+
+@pytest.mark.parametrize("words", [{}, {"extraction_mode": "volume"}, {"objects": "labels"}, {"connectivity": 1}])
+def test_volumes_in_chunks_are_never_held(tmp_path: Path, words: dict[str, Any]) -> None:
+    views: tuple[View, ...] = ("axial", "coronal", "sagittal")
+    volumes = overlapping()
+    chunked = tuple(replace(volume, file=Chunks(volume.file.read().data, volume.file.where)) for volume in volumes)
+    one = voxtract.extract(source(*volumes), tmp_path / "a", views, **words).components
+    two = voxtract.extract(source(*chunked), tmp_path / "b", views, **words).components
+    pd.testing.assert_frame_equal(one, two)
+    assert len(one) > 6

@@ -14,6 +14,7 @@ import numpy as np
 
 from voxtract.backend import Backend
 from voxtract.compute.choose import consecutive
+from voxtract.compute.components import ComponentWords, find_components_in_chunks
 from voxtract.compute.labels import stored_labels
 from voxtract.compute.normalize import PixelRule, pixel_rule
 from voxtract.compute.planes import slices_per_block
@@ -23,7 +24,7 @@ from voxtract.geometry import Plane, View
 from voxtract.journal import Stamps, stamp, write_manifest
 from voxtract.labelling import CaseMasks, described, seen_in, together
 from voxtract.layout import SLAB, Layout, said_of
-from voxtract.model import Case, Components, Findings, Header, Volume, VolumeFile
+from voxtract.model import Case, ChunkedFile, Components, Findings, Header, Volume, VolumeFile
 from voxtract.read.extraction import findings_name
 from voxtract.report import PHASES, CaseResult
 from voxtract.settings import Settings
@@ -174,9 +175,12 @@ class _Work:
         parts: dict[View, list[Components]] = {plane.view: [] for plane in layout.planes}
         for number, volume in enumerate(case.labels):
             planes = [plane for plane in layout.planes if seen_in(volume, plane, layout.frame)]
-            pieces = [(0, held[number])] if held else self._labels(number, layout)
             with said_of(volume.file.where):
-                for plane, rows in self._found(pieces, planes):
+                if isinstance(volume.file, ChunkedFile) and layout.chunked[number]:
+                    found = self._found_in_chunks(volume.file, layout.labels[number], planes)
+                else:
+                    found = self._found([(0, held[number])] if held else self._labels(number, layout), planes)
+                for plane, rows in found:
                     rows = described(rows, case.labels, number, plane, layout.frame)
                     parts[plane.view].append(settings.keep(rows))
         rows_of: dict[View, Components] = {}
@@ -200,7 +204,7 @@ class _Work:
         self, pieces: Iterable[tuple[int, NDArray[Any]]], planes: Sequence[Plane]
     ) -> Iterator[tuple[Plane, Components]]:
         """Rows of one label volume in each plane."""
-        settings, device = self.job.settings, self.job.device
+        device = self.job.device
         parts: dict[View, list[Components]] = {plane.view: [] for plane in planes}
         for first, labels in pieces:
             with self.tally.phase("compute"):
@@ -208,18 +212,33 @@ class _Work:
 
             def find(plane: Plane, data: Any = data, first: int = first) -> None:
                 with self.tally.phase("compute"):
-                    rows = device.find_components(
-                        data,
-                        plane.view,
-                        extent=settings.extent,
-                        connectivity=settings.connectivity,
-                        objects=settings.objects,
-                        mass=settings.center == "mass",
-                    )
+                    rows = device.find_components(data, plane.view, **self._words)
                     parts[plane.view].append(rows.moved(first))
 
             self.job.crew.share(find, planes)
         return ((plane, Components.join(parts[plane.view])) for plane in planes)
+
+    def _found_in_chunks(
+        self, file: ChunkedFile, header: Header, planes: Sequence[Plane]
+    ) -> Iterator[tuple[Plane, Components]]:
+        """Rows of a label volume of which only chunks are stored; each view goes through them once."""
+        for plane in planes:
+            with self.tally.phase("compute"):
+                rows = find_components_in_chunks(
+                    file.layers(), header.grid.shape, header.dtype, plane.view, **self._words
+                )
+            yield plane, rows
+
+    @property
+    def _words(self) -> ComponentWords:
+        """What to find in label volumes."""
+        settings = self.job.settings
+        return {
+            "extent": settings.extent,
+            "connectivity": settings.connectivity,
+            "objects": settings.objects,
+            "mass": settings.center == "mass",
+        }
 
     def findings(self, plane: Plane, layout: Layout, rows: Components | None) -> Findings:
         """What was found in a plane; `rows` are None for a case without labels."""

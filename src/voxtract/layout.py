@@ -14,7 +14,7 @@ from voxtract.compute.labels import foreground_box
 from voxtract.compute.resample import resample
 from voxtract.errors import InvalidInput
 from voxtract.geometry import Crop, Grid, Plane, Reorientation, Resampling, Shape3, View
-from voxtract.model import Case, Header
+from voxtract.model import Case, ChunkedFile, Header
 from voxtract.settings import Settings
 
 if TYPE_CHECKING:
@@ -121,6 +121,8 @@ class Layout:
         The image can be worked on slab by slab along z, without holding the volume; the labels.
     labels_together : bool
         All label volumes are held at the same time.
+    chunked : (bool, ...)
+        Which label volumes are worked on chunk by chunk, without holding them.
     """
 
     image: Header | None
@@ -131,6 +133,7 @@ class Layout:
     image_slabs: bool
     labels_slabs: bool
     labels_together: bool
+    chunked: tuple[bool, ...]
 
     @classmethod
     def of(cls, case: Case, settings: Settings) -> Layout:
@@ -153,7 +156,10 @@ class Layout:
             _check_labels_needed(labels, settings)
             frame = Frame.of(place.grid, settings)
             planes = () if settings.crop == "foreground" else planes_of(frame, views, settings)
-        along_z = (frame.turn, frame.resampling, settings.crop) == (None, None, None) and views == ("axial",)
+        as_stored = (frame.turn, frame.resampling, settings.crop) == (None, None, None)
+        along_z = as_stored and views == ("axial",)
+        together = settings.masks or settings.crop == "foreground"
+        in_chunks = as_stored and not together and settings.threshold is None
         return cls(
             image,
             labels,
@@ -166,7 +172,8 @@ class Layout:
             and settings.threshold is None
             and not settings.masks
             and all(map(_plain, labels)),
-            labels_together=settings.masks or settings.crop == "foreground",
+            labels_together=together,
+            chunked=tuple(in_chunks and isinstance(volume.file, ChunkedFile) for volume in case.labels),
         )
 
     def with_frame(self, frame: Frame, settings: Settings) -> Layout:
@@ -179,7 +186,10 @@ class Layout:
         image = 0
         if self.image is not None:
             image = SLAB if self.image_slabs else self.image.nbytes + self._resampled(self.image, as_is=False)
-        labels = [SLAB if self.labels_slabs else self._whole(header) for header in self.labels]
+        labels = [
+            SLAB if self.labels_slabs or chunked else self._whole(header)
+            for header, chunked in zip(self.labels, self.chunked, strict=True)
+        ]
         return SCRATCH + max(image, sum(labels) if self.labels_together else max(labels, default=0))
 
     def _whole(self, labels: Header) -> int:

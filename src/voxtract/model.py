@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from voxtract.classes import ClassMap
-    from voxtract.geometry import Grid, Plane, View
+    from voxtract.geometry import Grid, Plane, Shape3, View
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -228,6 +228,17 @@ class VolumeFile(Protocol):
 
     def slabs(self, planes: int) -> Generator[NDArray[Any], None, None]:
         """Voxels in pieces (x, y, n <= planes) along z, in order; the next may overwrite the one before."""
+
+
+@runtime_checkable
+class ChunkedFile(VolumeFile, Protocol):
+    """A label volume of which only chunks are stored, in a box that may be far larger than memory."""
+
+    def layers(self) -> Iterator[Iterator[tuple[Shape3, NDArray[Any]]]]:
+        """First voxel and voxels (x, y, z) of each stored chunk; chunks of a layer lie in the same planes along z.
+
+        Layers come by rising z; what is not stored is 0.
+        """
 
 
 @dataclass(frozen=True, eq=False, slots=True)

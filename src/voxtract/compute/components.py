@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 import numpy as np
 
@@ -25,6 +25,16 @@ if TYPE_CHECKING:
 
 Extent = Literal["slice", "volume"]
 Objects = Literal["components", "labels"]
+
+
+class ComponentWords(TypedDict):
+    """Keywords of `find_components`, which describes them."""
+
+    extent: Extent
+    connectivity: int | None
+    objects: Objects
+    mass: bool
+
 
 BATCH = 1 << 16  # runs joined at once; 2**14 .. 2**17 differ by less than the noise of bench_components
 
