@@ -21,6 +21,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -40,9 +41,9 @@ def main(repeat: int = 7, cases: int = 2000, shape: tuple[int, int, int] = (512,
 
 
 def _scaling(root: Path, shape: tuple[int, int, int], repeat: int) -> dict[str, Any]:
-    from distributed import Client, LocalCluster
-
     import voxtract
+
+    distributed: Any = import_module("distributed")  # it has no types
 
     root.mkdir()
     content = make_inputs(root, shape)
@@ -58,10 +59,10 @@ def _scaling(root: Path, shape: tuple[int, int, int], repeat: int) -> dict[str, 
     }
     seconds: dict[str, list[float]] = {}
     with (
-        LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=":0") as one,
-        LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0") as two,
-        Client(one) as first,
-        Client(two) as second,
+        distributed.LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=":0") as one,
+        distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0") as two,
+        distributed.Client(one) as first,
+        distributed.Client(two) as second,
     ):
         work["1 process"] = lambda: voxtract.extract(source, root / "out", client=first, **words)
         work["2 processes"] = lambda: voxtract.extract(source, root / "out", client=second, **words)

@@ -53,8 +53,7 @@ def test_they_are_those_of_the_cpu(dtype: str, size: int | None) -> None:
     here, cpu = seen(data, size, HostDevice(seed=size or 0)), Statistics(data.reshape(1, 1, -1))
     assert here.extent == cpu.extent
     assert here.percentiles == cpu.percentiles
-    assert here.moments == truth(data)
-    np.testing.assert_allclose(here.moments, cpu.moments, rtol=1e-9)
+    assert here.moments == cpu.moments == truth(data)
 
 
 @pytest.mark.parametrize("dtype", ["int16", "uint8", "float32"])
@@ -64,7 +63,7 @@ def test_long_runs_and_full_counters(dtype: str) -> None:
     for shared in (227 << 10, 64 << 10):  # 64: not room for all counters in one block
         device = HostDevice(multiprocessors=1, shared_bytes=shared)
         here, cpu = seen(data, None, device), Statistics(data.reshape(1, 1, -1))
-        assert (here.extent, here.percentiles, here.moments) == (cpu.extent, cpu.percentiles, truth(data))
+        assert (here.extent, here.percentiles, here.moments) == (cpu.extent, cpu.percentiles, cpu.moments)
         assert int(here._digits(8 * data.itemsize - min(16, 8 * data.itemsize), 0).sum()) == len(data)
 
 
@@ -85,7 +84,7 @@ def test_every_digit_is_counted_as_often_as_it_occurs() -> None:
 def test_few_values_at_any_address(data: NDArray[Any], shift: int) -> None:
     data = data[shift:] if len(data) > shift else data
     here, cpu = seen(data), Statistics(data.reshape(1, 1, -1))
-    assert (here.extent, here.percentiles, here.moments) == (cpu.extent, cpu.percentiles, truth(data))
+    assert (here.extent, here.percentiles, here.moments) == (cpu.extent, cpu.percentiles, cpu.moments)
 
 
 @pytest.mark.parametrize(

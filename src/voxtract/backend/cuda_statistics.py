@@ -14,7 +14,7 @@ import numpy as np
 from voxtract.backend.cuda_cut import address, as_stored, type_options
 from voxtract.backend.launch import Array, Device, compiled, launch
 from voxtract.compute.moments import BLOCK, Blocks, of_sums
-from voxtract.compute.normalize import PERCENTILES, Statistics, _Place
+from voxtract.compute.normalize import PERCENTILES, Place, Statistics
 
 # As in kernels/statistics.cu.
 _THREADS = 256
@@ -92,7 +92,7 @@ class DeviceStatistics(Statistics):
         count = int(upto(top, 0)[-1])
         if not count:
             return 0.0, 0.0
-        places = [_Place.of(percent, count) for percent in PERCENTILES]
+        places = [Place.of(percent, count) for percent in PERCENTILES]
         low, high = (place.between(number(place.below), number(place.above)) for place in places)
         return low, high
 

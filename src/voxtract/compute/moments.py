@@ -46,13 +46,16 @@ class Blocks:
         values[: len(numbers)] = numbers
         finite = np.isfinite(values)
         finite[len(numbers) :] = False
-        values[~finite] = 0
         rows, there = values.reshape(-1, BLOCK), finite.reshape(-1, BLOCK)
-        count = there.sum(axis=1)
+        count = np.count_nonzero(there, axis=1)
+        some_missing = bool((count < BLOCK).any())
+        if some_missing:
+            values[~finite] = 0
         mean = _halved(rows) / np.maximum(count, 1)
         away = rows - mean[:, None]
         away *= away
-        away[~there] = 0
+        if some_missing:
+            away[~there] = 0
         return cls(count, mean, _halved(away))
 
     @classmethod

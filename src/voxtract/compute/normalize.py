@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
 import numpy as np
 
+from voxtract.compute.moments import BLOCK, Blocks, of_sums
 from voxtract.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -99,22 +100,10 @@ class Statistics:
 
     @cached_property
     def moments(self) -> tuple[float, float]:
-        """Mean and (population) standard deviation of the stored numbers.
-
-        Notes
-        -----
-        Each block's sum of squares is taken about its own mean and the blocks are joined by the formula of
-        Chan, Golub and LeVeque (1979), so that a large mean does not swallow a small deviation.
-        """
-        n, mean, squares = 0, 0.0, 0.0
-        for block in _finite_blocks(self._data, np.dtype(np.float64), _BLOCK):
-            block_mean = float(block.mean())
-            deviation = block - block_mean
-            step = block_mean - mean
-            squares += float(deviation @ deviation) + step * step * n * len(block) / (n + len(block))
-            n += len(block)
-            mean += step * len(block) / n
-        return mean, math.sqrt(squares / n) if n else 0.0
+        """Mean and (population) standard deviation of the stored numbers; see `voxtract.compute.moments`."""
+        if self._data.dtype.kind in "iu" and self._data.dtype.itemsize <= 4:
+            return of_sums(*_exact_sums(self._data))
+        return Blocks.join([Blocks.of(numbers) for numbers in _whole_blocks(self._data)]).moments()
 
     @cached_property
     def percentiles(self) -> tuple[float, float]:
@@ -133,7 +122,7 @@ class Statistics:
         upto = counts[order].cumsum()
         if not upto[-1]:
             return 0.0, 0.0
-        places = [_Place.of(percent, int(upto[-1])) for percent in PERCENTILES]
+        places = [Place.of(percent, int(upto[-1])) for percent in PERCENTILES]
         ranks = sorted({rank for place in places for rank in (place.below, place.above)})
         at: dict[int, float] = {}
         for step, group in itertools.groupby(ranks, lambda rank: int(np.searchsorted(upto, rank, "right"))):
@@ -155,20 +144,30 @@ class Statistics:
 
 
 @dataclass(frozen=True, slots=True)
-class _Place:
-    """Where a percentile lies among sorted values: between two ranks."""
+class Place:
+    """Where a percentile lies among sorted values: between two ranks.
+
+    Parameters
+    ----------
+    below, above : int
+        Ranks, 0-based.
+    fraction : float
+        Of the way from the one to the other.
+    """
 
     below: int
     above: int
     fraction: float
 
     @classmethod
-    def of(cls, percent: float, count: int) -> _Place:
+    def of(cls, percent: float, count: int) -> Place:
+        """The place of a percentile among `count` numbers."""
         position = percent / 100 * (count - 1)
         below = int(position)
         return cls(below, min(below + 1, count - 1), position - below)
 
     def between(self, below: float, above: float) -> float:
+        """The percentile, from the numbers at the two ranks."""
         return below + (above - below) * self.fraction
 
 
@@ -187,8 +186,51 @@ def _bins_in_order(dtype: np.dtype[Any]) -> NDArray[np.int64]:
     return np.concatenate([negative if dtype.kind == "i" else negative[::-1], positive])
 
 
+def _exact_sums(data: NDArray[Any]) -> tuple[int, int, int]:
+    """Count, sum and sum of squares of integers of up to 32 bits.
+
+    Products of 16 bits, of which a block has 2^16, add up to less than 2^53: exact as float64, for which BLAS is fast.
+    """
+    count, total, squares = 0, 0, 0
+    for block in _finite_blocks(data, data.dtype, _BLOCK):
+        count += len(block)
+        total += int(block.sum(dtype=np.int64))
+        if data.dtype.itemsize <= 2:
+            values = block.astype(np.float64)
+            squares += int(values @ values)
+            continue
+        high, low = (part.astype(np.float64) for part in (block >> 16, block & 0xFFFF))
+        squares += (int(high @ high) << 32) + (int(high @ low) << 17) + int(low @ low)
+    return count, total, squares
+
+
+def _whole_blocks(data: NDArray[Any]) -> Iterator[NDArray[np.float64]]:
+    """Yield all voxels in memory order as float64, in pieces of whole blocks of `voxtract.compute.moments`."""
+    kept: list[NDArray[np.float64]] = []
+    waiting = 0
+    for block in _blocks(data, np.dtype(np.float64), _BLOCK):
+        kept.append(block.copy())
+        waiting += len(block)
+        if waiting >= _BLOCK:
+            numbers = np.concatenate(kept)
+            whole = waiting - waiting % BLOCK
+            yield numbers[:whole]
+            kept, waiting = [numbers[whole:]], waiting - whole
+    if waiting:
+        yield np.concatenate(kept)
+
+
 def _finite_blocks(data: NDArray[Any], dtype: np.dtype[Any], size: int) -> Iterator[NDArray[Any]]:
     """Yield the finite voxels in memory order, at most `size` at once, as 1D arrays that the next step overwrites."""
+    for block in _blocks(data, dtype, size):
+        if data.dtype.kind == "f" and not (finite := np.isfinite(block)).all():
+            block = block[finite]
+        if len(block):
+            yield block
+
+
+def _blocks(data: NDArray[Any], dtype: np.dtype[Any], size: int) -> Iterator[NDArray[Any]]:
+    """Yield all voxels in memory order, at most `size` at once, as 1D arrays that the next step overwrites."""
     blocks = np.nditer(
         data,
         ["external_loop", "buffered", "zerosize_ok"],
@@ -198,11 +240,7 @@ def _finite_blocks(data: NDArray[Any], dtype: np.dtype[Any], size: int) -> Itera
         casting="same_kind",
         buffersize=size,
     )
-    for block in cast("Iterator[NDArray[Any]]", blocks):
-        if data.dtype.kind == "f" and not (finite := np.isfinite(block)).all():
-            block = block[finite]
-        if len(block):
-            yield block
+    yield from cast("Iterator[NDArray[Any]]", blocks)
 
 
 @dataclass(frozen=True, slots=True)
