@@ -341,3 +341,7 @@ class Source:
     remarks: tuple[Remark, ...] = ()
     matches: tuple[Match, ...] = ()
     classes: ClassMap | None = None
+
+    def files(self) -> Iterator[tuple[str, str]]:
+        """Names and texts of files that belong beside every output: what was assumed, and what no volume can hold."""
+        return iter(())

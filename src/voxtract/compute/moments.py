@@ -96,7 +96,8 @@ def of_sums(count: int, total: int, squares: int) -> tuple[float, float]:
 def _halved(rows: Floats) -> Floats:
     """Sum of each row of `BLOCK` numbers, as a tree."""
     half = BLOCK // 2
-    while half:
-        rows = rows[:, :half] + rows[:, half:]
+    sums = rows[:, :half] + rows[:, half:]
+    while half > 1:
         half //= 2
-    return rows[:, 0]
+        sums[:, :half] += sums[:, half : 2 * half]
+    return sums[:, 0]

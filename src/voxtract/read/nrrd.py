@@ -74,10 +74,10 @@ class NrrdFile:
             A NRRD file that is not one 3D volume of real numbers, raw or gzip, in one file: colours, vectors, several
             frames and no `volume_index`, another encoding, a data file outside of the header's folder.
         """
-        with self._data() as (_, layout, remarks):
-            for remark in remarks:
-                log.warning("%s: %s", self.where, remark)
-            return layout.header
+        header, found = self.examine()
+        for remark in found.remarks:
+            log.warning("%s: %s", self.where, remark)
+        return header
 
     def read(self) -> Volume:
         """Read all voxels of the volume.
@@ -118,6 +118,11 @@ class NrrdFile:
         with self._data() as (file, layout, _):
             yield from layout.slabs(file, planes)
 
+    def examine(self) -> tuple[Header, NrrdHeader]:
+        """Read the header and what it was made of, without logging what was guessed; raises as `header`."""
+        with self._data() as (_, layout, found):
+            return layout.header, found
+
     def described(self) -> NrrdHeader:
         """Decode the header alone, without a look at the voxels; raises as `header`."""
         with opened(self.path, _KIND) as file:
@@ -135,15 +140,15 @@ class NrrdFile:
         return decode(block[: end or LONGEST], self.where)
 
     @contextmanager
-    def _data(self) -> Iterator[tuple[BinaryIO, Stored, tuple[str, ...]]]:
-        """Open the file with the voxels; gives it, where in it they are, and the remarks on the header."""
+    def _data(self) -> Iterator[tuple[BinaryIO, Stored, NrrdHeader]]:
+        """Open the file with the voxels; gives it, where in it they are, and the header."""
         with opened(self.path, _KIND) as file:
             found = self._decoded(file)
             if found.data_file is None:
-                yield *self._located(file, found, found.end), found.remarks
+                yield *self._located(file, found, found.end), found
                 return
             with opened(self.path.parent / found.data_file, f"the data file of {self.where}") as data:
-                yield *self._located(data, found, 0), found.remarks
+                yield *self._located(data, found, 0), found
 
     def _located(self, file: BinaryIO, found: NrrdHeader, begin: int) -> tuple[BinaryIO, Stored]:
         """Find the voxels of the wanted frame in `file`, behind `begin` and all that is to be skipped."""

@@ -89,6 +89,8 @@ class Frame:
     place : Place, optional
     thickness : float, optional
         Slice thickness in mm; says only how thick a single slice is.
+    instance : int, optional
+        Instance number of its file, which says nothing of where it lies.
     slope, intercept : float
     table : Table, optional
         Applied instead of slope and intercept.
@@ -102,6 +104,7 @@ class Frame:
     encoding: Encoding
     place: Place | None
     thickness: float | None
+    instance: int | None = None
     slope: float = 1.0
     intercept: float = 0.0
     table: Table | None = None

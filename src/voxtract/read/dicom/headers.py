@@ -7,6 +7,7 @@ RT dose C.8.8.3) and PS3.5 (encoding). Only the header is read.
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import TYPE_CHECKING, BinaryIO, Literal
@@ -35,6 +36,7 @@ _KEYWORDS = (
     "SOPClassUID",
     "SeriesInstanceUID",
     "SeriesNumber",
+    "InstanceNumber",
     "Modality",
     "FrameOfReferenceUID",
     "NumberOfFrames",
@@ -146,7 +148,13 @@ def _header(data: FileDataset, elements: Elements, series: str, pixels: _Pixels)
             f"{elements.where}: NumberOfFrames is {count}, but the file has {size} bytes; export it again"
         )
     first = Frame(
-        elements.where, 0, pixels.offset, replace(encoding, count=count), None, elements.decimal("SliceThickness")
+        elements.where,
+        0,
+        pixels.offset,
+        replace(encoding, count=count),
+        None,
+        elements.decimal("SliceThickness"),
+        _instance(elements),
     )
     return FileHeader(
         elements.where,
@@ -158,6 +166,12 @@ def _header(data: FileDataset, elements: Elements, series: str, pixels: _Pixels)
         elements if elements.text("SOPClassUID") in SEGMENTATIONS else None,
         _remarks(elements, count),
     )
+
+
+def _instance(elements: Elements) -> int | None:
+    """The instance number; None where it is none, which hinders nobody who sorts by position."""
+    word = next(iter(elements.words("InstanceNumber")), "")
+    return int(word) if re.fullmatch(r"[+-]?[0-9]{1,12}", word) else None
 
 
 def _remarks(elements: Elements, count: int) -> tuple[str, ...]:

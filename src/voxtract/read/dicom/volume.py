@@ -6,11 +6,11 @@ from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from voxtract.errors import NotFound, UnreadableFile, VoxtractError
+from voxtract.errors import InvalidInput, NotFound, UnreadableFile, VoxtractError
 from voxtract.geometry import Grid
 from voxtract.model import Header, Volume
 from voxtract.read.dicom.frames import Frame
@@ -110,6 +110,45 @@ class DicomVolume:
             with _said_of(self.where):
                 fill(frames, values, slab)
             yield slab
+
+    def frame_order(self, by: Literal["instance", "stored"]) -> tuple[int, ...]:
+        """Count the slices as other tools may, which do not look at positions.
+
+        Parameters
+        ----------
+        by : {"instance", "stored"}
+            By the instance numbers of their files, and within a file as they are stored; or as they are stored in the
+            one file that holds them all.
+
+        Returns
+        -------
+        (slice index along z, ...)
+            Of the first slice so counted, the second, and so on.
+
+        Raises
+        ------
+        InvalidInput
+            The files are no volume, or one of several; instance numbers that are missing or there twice; slices in
+            several files, which have no order among them.
+        """
+        frames = arrange(self.frames, self.volume_index, self.where).frames
+        use = "use slice_order position+ or position-"
+        if len(frames) < len(self.frames):
+            raise InvalidInput(
+                f"{self.where}: holds several volumes, and it is not known how their slices are counted together; {use}"
+            )
+        files = {frame.path: frame.instance for frame in frames}
+        if by == "stored" and len(files) > 1:
+            raise InvalidInput(
+                f"{self.where}: its slices lie in {len(files)} files, which are not stored in an order; {use}, or "
+                "instance"
+            )
+        if len(files) > 1 and (None in files.values() or len(set(files.values())) < len(files)):
+            raise InvalidInput(
+                f"{self.where}: its {len(files)} files have {len(set(files.values()) - {None})} different instance "
+                f"numbers, so that these give no order; {use}"
+            )
+        return tuple(sorted(range(len(frames)), key=lambda z: (frames[z].instance or 0, frames[z].number)))
 
     def _layout(self) -> tuple[Stack, Values, Header]:
         stack = arrange(self.frames, self.volume_index, self.where)

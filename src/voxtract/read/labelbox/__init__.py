@@ -9,7 +9,8 @@ from voxtract.read.labelbox.planes import GroupPlane, Options
 from voxtract.read.labelbox.polylines import RASTER, Measured, measure
 from voxtract.read.labelbox.rows import Tally, read_rows
 from voxtract.read.labelbox.select import Selection
-from voxtract.read.labelbox.source import LabelboxSource, Line, open_labelbox
+from voxtract.read.labelbox.source import LabelboxSource, open_labelbox
+from voxtract.read.labelbox.told import Line
 from voxtract.read.labelbox.values import (
     Answer,
     Drawn,

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 import numpy as np
 
 from voxtract.errors import InvalidInput, check_choice
-from voxtract.geometry import VIEWS, Grid, View
+from voxtract.geometry import VIEWS, Grid, Plane, View
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -56,7 +56,8 @@ class Options:
     slice_order : {"position+", "position-", "instance", "stored"}
         How frames are counted: towards the patient's left, back and head (where DICOM's coordinates grow), against it,
         by instance number, or as they are stored. The last two are of the acquired slices, and need a file that knows
-        them (of NIfTI, "stored" is the order of the voxels); across those, rows and columns are counted as stored.
+        them (of NIfTI, "stored" is the order of the voxels, which a remark says); across those, rows and columns are
+        counted as stored.
     reverse, flip_rows, flip_cols : names of groups
         Counted backwards; upside down; mirrored. Without them rows and columns run as the voxels are stored.
     inplane : {"native", "isotropic"}
@@ -335,6 +336,22 @@ class GroupPlane:
         found[:, self.columns] = width - 1 - x if self.flip_cols else x
         found[:, self.rows] = height - 1 - y if self.flip_rows else y
         return found
+
+    def box(self, points: NDArray[np.float64]) -> tuple[int, int, int, int]:
+        """Find the pixels that hold points (n, 2) x, y as drawn, in slice images of `view` as they are written.
+
+        Returns
+        -------
+        X_MIN, Y_MIN, X_MAX, Y_MAX
+            X is the column and Y the row, inclusive, without padding.
+        """
+        ends = {}
+        pixels = np.floor(self.corners(points)).astype(np.int64)
+        for axis, flip, at in ((self.columns, self.flip_cols, pixels[:, 0]), (self.rows, self.flip_rows, pixels[:, 1])):
+            along = self.grid.shape[axis] - 1 - at if flip else at
+            ends[axis] = int(along.min()), int(along.max())
+        row, column, _ = Plane(self.view, self.grid.shape).axes
+        return ends[column][0], ends[row][0], ends[column][1], ends[row][1]
 
     def beyond(self) -> str:
         """What to say of a frame that has no slice."""

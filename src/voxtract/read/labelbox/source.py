@@ -9,21 +9,25 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import numpy as np
+
 from voxtract.classes import ClassMap
 from voxtract.errors import InvalidInput, NotFound, VoxtractError
 from voxtract.geometry import View
 from voxtract.model import Case, LabelVolume, Match, Remark, Skipped, Source, VolumeFile
 from voxtract.read.labelbox.fetch import ALLOWED_HOSTS, Fetcher, Limits
 from voxtract.read.labelbox.painting import GroupLabels, Painting, keys_of, layers_at_most, names_of, paint
-from voxtract.read.labelbox.planes import GroupPlane, Options, base_of
-from voxtract.read.labelbox.polylines import Measured, measure
+from voxtract.read.labelbox.planes import GroupPlane, Options, Ordered, base_of
+from voxtract.read.labelbox.polylines import measure
 from voxtract.read.labelbox.rows import Tally, read_rows
 from voxtract.read.labelbox.select import Selection
-from voxtract.read.labelbox.values import Issue, Polyline, Row
+from voxtract.read.labelbox.told import Line, facts, lines_table
+from voxtract.read.labelbox.values import Drawn, Issue, Polyline, Row
 from voxtract.read.nifti import NiftiFile
 
 Volumes = Mapping[str, "str | os.PathLike[str]"] | str | os.PathLike[str]
 
+KEY_VARIABLE = "LABELBOX_API_KEY"  # of the environment
 ENDINGS = ("", ".nii.gz", ".nii", ".dcm")  # of a volume that is named by a key
 _UNSAFE = re.compile(r"[^\w.+=@ -]+")
 _counter = itertools.count()
@@ -58,38 +62,53 @@ class LabelboxSource(Source):
             A header that cannot be read.
         """
         for case in self.cases:
-            assert case.image is not None  # noqa: S101 - every case of an export has one
-            grid = case.image.header().grid
-            for group in self.rows[case.id].label.groups:
-                if self.options.view_of(group.name) is None:
-                    continue
-                plane = GroupPlane.of(group.name, grid, self.options, self.base, case.image)
-                for frame in group.frames:
-                    for one in frame.objects:
-                        if isinstance(one.geometry, Polyline):
-                            found = measure(one.geometry, plane, self.options.closed)
-                            yield Line(
-                                case.id,
-                                group.name,
-                                frame.number,
-                                plane.slice_of(frame.number),
-                                one.feature,
-                                one.name,
-                                found,
-                            )
+            yield from self.lines_of(case)
+
+    def lines_of(self, case: Case) -> Iterator[Line]:
+        """Measure every line of one case; raises as `lines`."""
+        assert case.image is not None  # noqa: S101 - every case of an export has one
+        groups = [g for g in self.rows[case.id].label.groups if g.frames and self.options.view_of(g.name) is not None]
+        if not groups:
+            return
+        grid = case.image.header().grid
+        for group in groups:
+            plane = GroupPlane.of(group.name, grid, self.options, self.base, case.image)
+            for frame in group.frames:
+                for one in frame.objects:
+                    if isinstance(one.geometry, Polyline):
+                        yield _line(case.id, frame.number, one, one.geometry, plane, self.options)
+
+    def files(self) -> Iterator[tuple[str, str]]:
+        """What belongs beside every output: names and texts of files.
+
+        Yields
+        ------
+        ``labelbox.json``
+            The options, what the export says besides what was drawn, and the issues; see `voxtract.read.labelbox.told`.
+        ``lines.csv``
+            Every line, measured, where there are any; those of an image that cannot be read are missing.
+        """
+        yield "labelbox.json", facts(self.options, self.base, self.rows, self.issues)
+        found: list[Line] = []
+        for case in self.cases:
+            try:
+                found += self.lines_of(case)
+            except VoxtractError:  # told when its turn came
+                continue
+        if found:
+            yield "lines.csv", lines_table(found)
 
 
-@dataclass(frozen=True, slots=True)
-class Line:
-    """A line on a frame, measured; `index` is the slice of the volume, None beyond it."""
-
-    case: str
-    group: str
-    frame: int
-    index: int | None
-    feature: str
-    name: str
-    measured: Measured
+def _line(case: str, frame: int, one: Drawn, line: Polyline, plane: GroupPlane, options: Options) -> Line:
+    found = measure(line, plane, options.closed)
+    index = plane.slice_of(frame)
+    box = center_mm = None
+    if index is not None:
+        box = plane.box(line.points)
+        r, a, s = plane.grid.points_mm(plane.voxels(np.array([found.center]), frame))[0].tolist()
+        center_mm = r, a, s
+    words = (case, plane.group, frame, index, one.feature, one.name, found)
+    return Line(*words, plane.view, len(line.points), one.key_frame, box, center_mm)
 
 
 def open_labelbox(
@@ -129,7 +148,8 @@ def open_labelbox(
     strict : bool
         Every issue is an error: those found now are raised now, those found in a mask when it is read.
     api_key, allowed_hosts, cache, outside, limits
-        For masks and v1 frames that lie at an address; see `Fetcher`.
+        For masks and v1 frames that lie at an address; see `Fetcher`. The key is by default that in the environment
+        variable ``LABELBOX_API_KEY``, where neither a list of processes nor a shell's history shows it.
     pseudonymise : str, optional
         A secret of your own, with which e-mail addresses become pseudonyms; see `read_rows`.
     prefetch : bool
@@ -157,9 +177,8 @@ def open_labelbox(
         raise NotFound(
             f"{os.fspath(volumes)}: no such folder; give the folder of the volumes, or a mapping of keys to paths"
         )
-    fetcher = Fetcher(
-        export.parent, api_key, tuple(allowed_hosts), None if cache is None else Path(cache), outside, limits
-    )
+    key = api_key if api_key is not None else os.environ.get(KEY_VARIABLE) or None
+    fetcher = Fetcher(export.parent, key, tuple(allowed_hosts), None if cache is None else Path(cache), outside, limits)
     tally = Tally()
     benchmarks: set[str] = set()
     skipped: list[Skipped] = []
@@ -202,7 +221,7 @@ def open_labelbox(
     issues = tuple(tally.issues)
     if strict and issues:
         raise InvalidInput(f"{issues[0]} (the first of {len(issues)} issues)")
-    remarks = [Remark(str(export), remark)] if remark else []
+    remarks = [Remark(str(export), one) for one in (remark, _stored(opened, options)) if one]
     remarks += [Remark(issue.where, f"{issue.message} [{issue.code}]") for issue in issues]
     return LabelboxSource(
         _description(export, cases, tally, skipped, options, base),
@@ -303,6 +322,18 @@ def _evidence(opened: Iterable[tuple[str, Row, VolumeFile]], options: Options) -
             if any(frame.number == count for frame in group.frames):
                 lasts.append(where)
     return zeros, lasts
+
+
+def _stored(opened: Iterable[tuple[str, Row, VolumeFile]], options: Options) -> str:
+    """What to say where "stored" can only mean the order of the voxels, which may not be that of a DICOM file."""
+    unknown = [image.where for _, _, image in opened if not isinstance(image, Ordered)]
+    if options.slice_order != "stored" or not unknown:
+        return ""
+    return (
+        f"slice_order 'stored' is taken as the order of the voxels in {unknown[0]}"
+        + f" and {len(unknown) - 1} more" * (len(unknown) > 1)
+        + ": it does not know that of the DICOM file it was made from"
+    )
 
 
 def _classes(rows: Iterable[Row]) -> ClassMap | None:

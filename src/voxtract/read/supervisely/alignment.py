@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +28,7 @@ UNTURNED = Reorientation((0, 1, 2), (False, False, False))
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Look:
-    """What the header of a NIfTI file tells.
+    """What the header of a file tells.
 
     Parameters
     ----------
@@ -69,21 +70,20 @@ class Look:
 
 
 def look(entry: Entry) -> Look:
-    """Read a header; raises as `NiftiFile.header`, also for an affine that leaves an axis without a direction."""
-    file = NiftiFile(entry.path)
-    named = entry.file
-    if isinstance(named, Member):
-        with named.told():
+    """Read a header; raises as the file's, also for an affine that leaves an axis without a direction."""
+    file, named, mm = entry.plain, entry.file, 1.0
+    with named.told() if isinstance(named, Member) else nullcontext():
+        if isinstance(file, NiftiFile):
             header, found = file.examine()
-    else:
-        header, found = file.examine()
-    grid, mm = header.grid, found.mm_per_unit
+            mm, remarks, packed = found.mm_per_unit, (*found.remarks, *found.doubts()), entry.name.lower()[-3:] == ".gz"
+        else:
+            header, nrrd = file.examine()
+            remarks, packed = nrrd.remarks, nrrd.encoding == "gzip"
+    grid = header.grid
     if mm != 1:
         grid = Grid(grid.shape, np.diag([mm, mm, mm, 1]) @ grid.affine)
     turn = _turn(grid.affine[:3, :3].tobytes(), entry.where)
-    remarks = (*found.remarks, *found.doubts())
-    packed = entry.name.lower().endswith(".gz") and header.dtype.kind in "iu"
-    density = header.nbytes / entry.path.stat().st_size if packed else 0.0
+    density = header.nbytes / entry.path.stat().st_size if packed and header.dtype.kind in "iu" else 0.0
     return Look(entry.where, named, grid, turn, turn.grid(grid), density, remarks, mm == 1)
 
 

@@ -1,4 +1,4 @@
-"""Layout "by name": ``CTChest.nii.gz``, and its labels ``CTChest/lung.nii.gz``, a file per class."""
+"""Layout "by name": ``CTChest.nii.gz``, and its labels ``CTChest/lung.nii.gz``, a file per class; or ``.nrrd``."""
 
 from __future__ import annotations
 
@@ -6,7 +6,10 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from voxtract.errors import InvalidInput
+from voxtract.read.supervisely.class_names import ClassNames
 from voxtract.read.supervisely.items import Item, Listing, Mask
+from voxtract.read.supervisely.names import parse
 from voxtract.read.supervisely.tree import Entry
 
 Folders = Mapping[str, Sequence[Entry]]
@@ -36,6 +39,8 @@ class Pairing:
 
 def pair(entries: Sequence[Entry]) -> Pairing:
     """Find the folder of labels of each volume: the one beside it, else the only one of its name.
+
+    Of two volumes whose names differ in the suffix alone it cannot be told which the folder beside them is of.
 
     A folder is never that of a volume below it. One elsewhere is no candidate if it is that of the volume beside it,
     or holds a volume that is called like it or has labels of its own.
@@ -71,6 +76,9 @@ def pair(entries: Sequence[Entry]) -> Pairing:
             contested[entry.way] = left
         labels.update(left)
         volumes.add(entry.folder)
+    volumes_of = Counter(beside.values())
+    for way in [way for way, folder in beside.items() if volumes_of[folder] > 1]:
+        contested[way] = [beside.pop(way)]
     return Pairing(beside, elsewhere, contested)
 
 
@@ -86,27 +94,37 @@ def by_folder(entries: Iterable[Entry]) -> dict[str, list[Entry]]:
     return folders
 
 
-def add_by_name(entries: Sequence[Entry], pairing: Pairing, listing: Listing) -> None:
+def add_by_name(entries: Sequence[Entry], pairing: Pairing, names: ClassNames, listing: Listing) -> None:
     """Add every volume with its labels; each file in no folder of labels is a volume."""
     folders = by_folder(entries)
     claimed = pairing.claimed
     for entry in entries:
         if entry.folder in claimed:
             continue
-        item = Item(entry.id, entry.where, entry)
+        named = parse(entry.name)
+        item = Item(entry.id, entry.where, entry, view=None if named.inner else named.view)
         listing.items.append(item)
         if entry.way in pairing.contested:
-            named = " or ".join(pairing.contested[entry.way])
-            rivals = [one.where for one in entries if one.way in pairing.contested and one.stem == entry.stem]
-            others = f", for which {' and '.join(rivals)} look" if len(rivals) > 1 else ""
-            item.fail(entry.where, f"its labels may be in {named}{others}; put the folder of labels beside its volume")
+            places = " or ".join(pairing.contested[entry.way])
+            rivals = [one for one in entries if one.way in pairing.contested and one.stem == entry.stem]
+            others = f", for which {' and '.join(one.where for one in rivals)} look" if len(rivals) > 1 else ""
+            twins = len({one.folder for one in rivals}) < len(rivals)
+            advice = "remove one of the volumes" if twins else "put the folder of labels beside its volume"
+            item.fail(entry.where, f"its labels may be in {places}{others}; {advice}")
             continue
         why = "lies in the folder beside the volume, which has its name"
         folder = pairing.beside.get(entry.way)
         if folder is None and (folder := pairing.elsewhere.get(entry.way)) is not None:
             why = f"lies in {folder}, the only folder of the volume's name"
             listing.remark(entry.where, f"its labels are in {folder}, the only folder of its name, not beside it")
+        try:
+            classes = {} if folder is None else names.of(folder)
+        except InvalidInput as fault:
+            item.fail(entry.where, str(fault))
+            continue
+        listing.classes.update(classes.values())
         for mask in () if folder is None else folders[folder]:
-            if any(one.class_name == mask.stem for one in item.masks):
-                item.fail(mask.where, f"a second file of class {mask.stem!r} for one volume; remove one of them")
-            item.masks.append(Mask(mask, why, class_name=mask.stem))
+            name = classes[mask.stem].name if mask.stem in classes else mask.stem
+            if any(one.class_name == name for one in item.masks):
+                item.fail(mask.where, f"a second file of class {name!r} for one volume; remove one of them")
+            item.masks.append(Mask(mask, why, class_name=name))

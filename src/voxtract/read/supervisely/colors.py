@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from voxtract.classes import ClassMap, color_of
+from voxtract.classes import Category, ClassMap, color_of
 from voxtract.errors import InvalidInput, UnreadableFile
 
 if TYPE_CHECKING:
@@ -146,30 +146,41 @@ class Classes:
     same: bool
 
     @classmethod
-    def of(cls, named: Sequence[str], maps: Sequence[ColorMap | None], segments: Sequence[int]) -> Classes:
+    def of(
+        cls,
+        named: Sequence[str],
+        maps: Sequence[ColorMap | None],
+        segments: Sequence[int],
+        told: Collection[Category] = (),
+    ) -> Classes:
         """Number the classes.
 
-        Where nothing speaks against it, ids of a colour map are category ids and a value without a name is
-        ``Segment_<value>``. Where the same id means different things in one source, because folders have different
-        maps or classes are named by files, those with names are numbered from `NAMED` on in order of their names.
+        Where nothing speaks against it, ids of colour maps and of ``class_names.json`` are category ids, and a value
+        without a name is ``Segment_<value>``. Classes that are named by files alone count from 1 in order of their
+        names. Where the same id means different things in one source, because folders have different maps or classes
+        are named by files, too, those with names are numbered from `NAMED` on in order of their names.
 
         Parameters
         ----------
         named : names that files give
         maps : colour map of each volume that is labelled by number; None for one without
         segments : ids without a name that occur in names of files
+        told : what ``class_names.json`` says of classes that are named by files
         """
         known = sorted({one.where: one for one in maps if one is not None}.values(), key=lambda one: one.where)
-        names = {(label, name) for one in known for label, name in one.names.items()}
+        names = {(label, name) for one in known for label, name in one.names.items()} | {(c.id, c.name) for c in told}
+        labels = {label for label, _ in names}
         colors = {name: one.colors[n] for one in reversed(known) for n, name in one.names.items() if n in one.colors}
-        single = len({label for label, _ in names}) == len({name for _, name in names}) == len(names)
-        same = single and not (named and maps) and not (known and None in maps)
-        if same and not maps:
-            ids = {name: number for number, name in enumerate(sorted(set(named)), 1)}
-        elif same:
-            ids = {name: label for label, name in names}
+        colors = {one.name: one.color for one in sorted(told, key=lambda one: (one.id, one.color))} | colors
+        everything = sorted({*named, *(name for _, name in names)})
+        single = len(labels) == len({name for _, name in names}) == len(names) and labels.isdisjoint(segments)
+        same = single and {one.name for one in told}.issuperset(named) and not (names and None in maps)
+        if same:
+            ids = {name: label for label, name in sorted(names)}
+        elif not maps:
+            ids = {name: number for number, name in enumerate(everything, 1)}
         else:
-            ids = {name: NAMED + n for n, name in enumerate(sorted({*named, *(name for _, name in names)}), 1)}
+            ids = {name: NAMED + number for number, name in enumerate(everything, 1)}
         for label in segments:
             ids.setdefault(segment(label), label)
         return cls(ids, colors, same)

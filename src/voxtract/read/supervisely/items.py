@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import PurePosixPath
 from typing import Literal
 
+from voxtract.classes import Category
 from voxtract.errors import InvalidInput, VoxtractError
 from voxtract.geometry import Plane, Reorientation, View
 from voxtract.model import Case, LabelVolume, Match, Remark, Skipped, Source, VolumeFile
@@ -15,7 +15,7 @@ from voxtract.read.supervisely.colors import Classes, ColorMap, NoMapError, name
 from voxtract.read.supervisely.files import LabelFile, Unusable
 from voxtract.read.supervisely.names import ParsedName, parse
 from voxtract.read.supervisely.scores import EveryValue, ScoreTable, read_scores
-from voxtract.read.supervisely.tree import Entry
+from voxtract.read.supervisely.tree import Entry, upwards
 
 LABELS_DENSITY = 50  # CT and MR compress 2 to 5 times, masks 100 times and more
 
@@ -111,6 +111,7 @@ class Listing:
     """What was found, told in the same order whatever the system lists first."""
 
     items: list[Item] = field(default_factory=list)
+    classes: set[Category] = field(default_factory=set)  # numbered by class_names.json
     skipped: list[Skipped] = field(default_factory=list)
     remarks: list[Remark] = field(default_factory=list)
 
@@ -241,10 +242,8 @@ class _Maps:
         InvalidInput
             It cannot be used.
         """
-        ways = [folder, *map(str, PurePosixPath(folder).parents)] if folder else [""]
-        for way in ways:
-            found = self._of.get("" if way == "." else way)
-            if found is not None:
+        for way in upwards(folder):
+            if (found := self._of.get(way)) is not None:
                 self.used.add(found[0].where)
                 if isinstance(found[1], str):
                     raise InvalidInput(found[1])
@@ -277,7 +276,7 @@ def _classes(listing: Listing, maps: _Maps) -> Classes:
                 if map_ is not None:
                     name = segment(mask.class_id)
                     listing.remark(mask.entry.where, f"class {mask.class_id} is not in {map_.where}; called {name}")
-    return Classes.of(named, numbered, segments)
+    return Classes.of(named, numbered, segments, listing.classes)
 
 
 @dataclass(slots=True)
@@ -317,7 +316,7 @@ class _Making:
                 self._match(case_id, "error", where, message)
         else:
             for mask in item.masks:
-                self._match(case_id, "labels", mask.entry.where, mask.why)
+                self._match(case_id, "labels", mask.entry.where, f"{self._meaning(mask)}; {mask.why}")
         return Case(case_id, image, tuple(labels), views)
 
     def _volume(self, item: Item) -> Look | None:
@@ -331,7 +330,7 @@ class _Making:
             return None
         for message in found.remarks:
             self.listing.remark(found.where, message)
-        if not item.masks and item.view is None:
+        if not item.masks and parse(item.entry.name).kind != "volume":
             self.bare.setdefault(item.entry.folder, []).append((item.entry, found))
         return found
 
@@ -384,6 +383,16 @@ class _Making:
             return self.classes.category(map_)
         known = {} if map_ is None else map_.names
         return self.classes.ids[known.get(mask.class_id, segment(mask.class_id))]
+
+    def _meaning(self, mask: Mask) -> str:
+        """What the values of labels are, in words."""
+        if mask.class_name is not None:
+            return f"class {mask.class_name!r}, each value an object"
+        if mask.class_id is None:
+            return "each value a class"
+        map_ = self.maps.of(mask.entry.folder)
+        name = segment(mask.class_id) if map_ is None else map_.names.get(mask.class_id, segment(mask.class_id))
+        return f"class {mask.class_id}, {name!r}, each value an object"
 
     def _match(self, case_id: str, role: str, where: str, why: str) -> None:
         self.matches.append(Match(case_id, role, where, why))

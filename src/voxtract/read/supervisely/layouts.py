@@ -8,33 +8,42 @@ from typing import Literal
 
 from voxtract.errors import InvalidInput, NotFound
 from voxtract.model import Source
-from voxtract.read.supervisely.by_name import Pairing, add_by_name, pair
-from voxtract.read.supervisely.by_plane import Named, add_by_plane
+from voxtract.read.supervisely.by_name import add_by_name, by_folder, pair
+from voxtract.read.supervisely.by_plane import Named, add_by_plane, grouped
 from voxtract.read.supervisely.by_table import KnownVolume, add_by_table
+from voxtract.read.supervisely.class_names import CLASS_NAMES, ClassNames
 from voxtract.read.supervisely.items import Listing, Options, source_of
 from voxtract.read.supervisely.names import ParsedName, parse
 from voxtract.read.supervisely.tree import Entry, Tree
 
 Layout = Literal["auto", "by_name", "by_plane", "annotations"]
-NOBODY = Pairing({}, {}, {})
 
 
 @dataclass(frozen=True, slots=True)
 class _Sorted:
-    """Files by what their names say."""
+    """Files by what their names say; NRRD files can only be read by volume name."""
 
-    nifti: list[Entry]
+    volumes: list[Entry]
     tables: list[Entry]
     texts: list[Entry]
     mappings: list[Entry]
+    class_names: list[Entry]
     parsed: dict[Entry, ParsedName]
+
+    @property
+    def nifti(self) -> list[Entry]:
+        """Volumes and labels in NIfTI."""
+        return [entry for entry in self.volumes if entry.is_nifti]
 
     def planes(self, kind: str, *, inner: bool) -> list[Named]:
         """Files of a kind whose plane is known; `inner` also those that have it inside of a word."""
         return [
             (entry, name)
             for entry, name in self.parsed.items()
-            if name.kind == kind and name.plane is not None and (inner or not name.inner)
+            if name.kind == kind
+            and name.plane is not None
+            and (inner or not name.inner)
+            and (entry.is_nifti or not entry.is_volume)
         ]
 
 
@@ -50,24 +59,25 @@ def open_tree(
     Raises
     ------
     NotFound
-        No NIfTI file.
+        No volume.
     InvalidInput
         Nothing in it fits the layout asked for, or nothing can be used.
     """
     listing = Listing(skipped=list(tree.skipped))
     files = _sorted(tree, listing)
-    if not files.nifti:
+    if not files.volumes:
         more = f"; {listing.skipped[0].where}: {listing.skipped[0].reason}" if listing.skipped else ""
-        raise NotFound(f"{tree.where}: holds no .nii or .nii.gz file{more}")
+        raise NotFound(f"{tree.where}: holds no .nii, .nii.gz or .nrrd file{more}")
     inner, forced = True, layout != "auto"
     if not forced:
         layout, inner = _choose(files, volumes is not None)
+    names = ClassNames(files.class_names)
     if layout == "by_name":
-        add_by_name(files.nifti, pair(files.nifti), listing)
+        add_by_name(files.volumes, pair(files.volumes), names, listing)
         _tell_unused(files, [], listing, "by name")
         told = "by volume name"
     elif layout == "by_plane":
-        told = _by_plane(files, inner, forced, options, listing)
+        told = _by_plane(files, names, inner, forced, options, listing)
     else:
         told = "annotations of volumes that lie elsewhere"
         masks = files.planes("labels", inner=inner)
@@ -79,6 +89,8 @@ def open_tree(
         _tell_names(used, files, listing)
         _tell_unplaced(files, {*used, *(entry for entry, _ in masks)}, listing)
         _tell_unused(files, tables, listing, None)
+    for entry in names.unused.values():
+        listing.skip(entry, "names classes of files in folders called like their volumes, but there are none below it")
     if not listing.items:
         raise InvalidInput(f"{tree.where}: nothing in it fits the layout {told}: {_first(listing)}")
     if layout == "by_name":
@@ -89,16 +101,18 @@ def open_tree(
 
 
 def _sorted(tree: Tree, listing: Listing) -> _Sorted:
-    files = _Sorted([], [], [], [], {})
+    files = _Sorted([], [], [], [], [], {})
     kinds = {".csv": files.tables, ".txt": files.texts, ".json": files.mappings}
     for entry in tree.entries:
-        if entry.is_nifti:
-            files.nifti.append(entry)
+        if entry.is_volume:
+            files.volumes.append(entry)
+        elif entry.name == CLASS_NAMES:
+            files.class_names.append(entry)
         elif (found := kinds.get(entry.path.suffix.lower())) is not None:
             found.append(entry)
         else:
-            listing.skip(entry, "is no .nii or .nii.gz file, score table, colour map or mapping")
-    files.parsed.update({entry: parse(entry.name) for entry in (*files.nifti, *files.tables)})
+            listing.skip(entry, "is no .nii, .nii.gz or .nrrd file, score table, colour map or mapping")
+    files.parsed.update({entry: parse(entry.name) for entry in (*files.volumes, *files.tables)})
     return files
 
 
@@ -111,24 +125,38 @@ def _choose(files: _Sorted, has_table: bool) -> tuple[Layout, bool]:
     masks = files.planes("labels", inner=inner)
     if has_table:
         return "annotations", inner
-    plain = any(name.kind is None and (name.plane is None or name.inner > inner) for name in nifti)
-    if masks and not (plain and pair(files.nifti).claimed):
+    plain = any(
+        name.kind is None and (name.plane is None or name.inner > inner)
+        for name in map(files.parsed.__getitem__, files.volumes)
+    )
+    if masks and not (plain and pair(files.volumes).claimed):
         return "annotations", inner
     return "by_name", inner
 
 
-def _by_plane(files: _Sorted, inner: bool, forced: bool, options: Options, listing: Listing) -> str:
-    """Volumes and labels of planes; where other volumes have a folder of labels or one of their own, these too."""
+def _by_plane(
+    files: _Sorted, names: ClassNames, inner: bool, forced: bool, options: Options, listing: Listing
+) -> str:
+    """Volumes and labels of planes; where volumes have a folder of labels or one of their own, these too."""
     named = [one for kind in ("volume", "labels", "scores") for one in files.planes(kind, inner=inner)]
+    own = set() if forced else _labelled_by_folder(files, named, listing)
+    named = [one for one in named if one[0] not in own]
     taken = {entry for entry, _ in named}
-    left = [entry for entry in files.nifti if entry not in taken and not _is_named_for_planes(files.parsed[entry])]
+    left = [
+        entry
+        for entry in files.volumes
+        if entry in own or (entry not in taken and not _is_named_for_planes(files.parsed[entry]))
+    ]
     left = [] if forced else left
     pairing = pair(left)
     folders = {entry.folder for entry in taken}
     by_name = [
         entry
         for entry in left
-        if entry.way in pairing.beside or entry.folder in pairing.claimed or entry.folder not in folders
+        if entry in own
+        or entry.way in pairing.beside
+        or entry.folder in pairing.claimed
+        or entry.folder not in folders
     ]
     add_by_plane(named, options.mode, listing)
     _tell_names(taken, files, listing)
@@ -136,9 +164,34 @@ def _by_plane(files: _Sorted, inner: bool, forced: bool, options: Options, listi
     _tell_unused(files, [one for one in named if one[1].kind == "scores"], listing, "by plane")
     if not by_name:
         return "by plane"
-    add_by_name(by_name, pairing, listing)
+    add_by_name(by_name, pairing, names, listing)
+    if not any(name.kind != "scores" for _, name in named):
+        return "by volume name"
     listing.remark(by_name[0].where, f"belongs to no plane: {len(by_name)} files of the tree are read by volume name")
     return "by plane, and by volume name"
+
+
+def _labelled_by_folder(files: _Sorted, named: Sequence[Named], listing: Listing) -> set[Entry]:
+    """Volumes whose labels lie in the folder beside them that is called like them, and these labels.
+
+    Such a volume may be named after a plane, too: an export by volume name of ``axl_anatomic``. Where labels are named
+    for its plane as well, those are taken, and the others are told.
+    """
+    of_planes = [entry for entry, name in named if name.kind == "volume"]
+    folders = by_folder(files.volumes)
+    datasets = {entry.folder for entry in of_planes}
+    labelled = {entry for group in grouped(named).values() if group.masks for entry, _ in group.volumes}
+    found: set[Entry] = set()
+    for entry in of_planes:
+        folder = f"{entry.folder}/{entry.stem}" if entry.folder else entry.stem
+        if folder not in folders or folder in datasets:
+            continue
+        if entry not in labelled:
+            found.update((entry, *folders[folder]))
+            continue
+        for other in folders[folder]:
+            listing.skip(other, f"lies in the folder called like {entry.name}, whose labels are those of its plane")
+    return found
 
 
 def _is_named_for_planes(name: ParsedName) -> bool:

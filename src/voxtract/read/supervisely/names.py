@@ -12,6 +12,7 @@ Kind = Literal["volume", "labels", "scores"]
 
 VIEW_OF: dict[str, View] = {"axl": "axial", "cor": "coronal", "sag": "sagittal"}
 NIFTI = (".nii.gz", ".nii")
+VOLUMES = (*NIFTI, ".nrrd")  # the export application writes these, too, by volume name
 
 _VOLUME = "anatomic"
 _LABELS = ("inference", "label", "annotation", "mask", "segmentation")  # looked for in this order
@@ -111,9 +112,14 @@ def is_nifti(name: str) -> bool:
     return name.lower().endswith(NIFTI)
 
 
-def nifti_stem(name: str) -> str:
-    """Name without ``.nii`` or ``.nii.gz``; nothing else is taken off, for classes and volumes may have dots."""
-    return next((name[: -len(end)] for end in NIFTI if name.lower().endswith(end)), name)
+def is_volume(name: str) -> bool:
+    """Whether a file of this name should hold voxels."""
+    return name.lower().endswith(VOLUMES)
+
+
+def volume_stem(name: str) -> str:
+    """Name without the suffix of a volume; nothing else is taken off, for classes and volumes may have dots."""
+    return next((name[: -len(end)] for end in VOLUMES if name.lower().endswith(end)), name)
 
 
 def stem_of(name: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
@@ -11,7 +11,8 @@ from voxtract.errors import InvalidInput, NotFound, UnreadableFile, VoxtractErro
 from voxtract.model import Skipped, VolumeFile
 from voxtract.read.archives import Member, Unpacked, is_archive, is_junk, stem_of, unpacked
 from voxtract.read.nifti import NiftiFile
-from voxtract.read.supervisely.names import is_nifti, nifti_stem
+from voxtract.read.nrrd import NrrdFile
+from voxtract.read.supervisely.names import is_nifti, is_volume, volume_stem
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,14 +49,19 @@ class Entry:
         return self.folder.rpartition("/")[2] or self.path.parent.name
 
     @property
+    def is_volume(self) -> bool:
+        """Whether the name says that it holds voxels."""
+        return is_volume(self.name)
+
+    @property
     def is_nifti(self) -> bool:
         """Whether the name says so."""
         return is_nifti(self.name)
 
     @property
     def stem(self) -> str:
-        """Name without ``.nii`` or ``.nii.gz``."""
-        return nifti_stem(self.name)
+        """Name without ``.nii``, ``.nii.gz`` or ``.nrrd``."""
+        return volume_stem(self.name)
 
     @property
     def id(self) -> str:
@@ -63,10 +69,14 @@ class Entry:
         return "_".join([*filter(None, self.folder.split("/")), self.stem])
 
     @property
+    def plain(self) -> NiftiFile | NrrdFile:
+        """The file where it lies."""
+        return NiftiFile(self.path) if self.is_nifti else NrrdFile(self.path)
+
+    @property
     def file(self) -> VolumeFile:
-        """The NIfTI file."""
-        file = NiftiFile(self.path)
-        return file if self.archive is None else Member(file, self.archive)
+        """The file, known by the archive it comes out of."""
+        return self.plain if self.archive is None else Member(self.plain, self.archive)
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +169,14 @@ class _Listing:
     def add(self, entry: Entry) -> None:
         if (first := self.entries.setdefault(entry.way, entry)) is not entry:
             self.skipped.append(Skipped(entry.where, f"has the place of {first.where}; rename the archive"))
+
+
+def upwards(folder: str) -> Iterator[str]:
+    """Folders of a tree from one up to the top."""
+    while folder:
+        yield folder
+        folder = folder.rpartition("/")[0]
+    yield ""
 
 
 def _listed(folder: Path) -> Iterable[os.DirEntry[str]]:
