@@ -8,7 +8,7 @@ import pickle
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
@@ -26,7 +26,7 @@ from skimage import measure
 import voxtract
 from tests import oracles
 from tests.conftest import WriteNifti, stored
-from voxtract.errors import DamagedFile, InvalidInput, NotFound, UnreadableFile
+from voxtract.errors import BackendUnavailable, DamagedFile, InvalidInput, NotFound, UnreadableFile
 from voxtract.geometry import VIEWS, View
 from voxtract.model import LabelVolume, Source, Volume, VolumeFile
 from voxtract.read.extraction import JOURNAL, findings_name
@@ -1075,3 +1075,56 @@ def test_without_torch_the_message_says_what_to_install() -> None:
     last = done.stderr.strip().splitlines()[-1]
     assert last.startswith("voxtract.errors.InvalidInput: voxtract.torch needs PyTorch")
     assert "pip install 'voxtract[torch]'" in last
+
+
+# --- on a device
+
+
+@pytest.fixture
+def machine(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """A pretended device: the kernels run on the host, under the launch code of the product."""
+    from tests.backend import fake_cupy
+    from tests.backend.host_device import COMPILER
+    from voxtract.backend import cuda, launch
+
+    if COMPILER is None:
+        pytest.skip("g++ is not on the PATH")
+    yield fake_cupy.install(monkeypatch, fake_cupy.Machine())
+    for cached in (cuda.backend, launch.compiled, launch._loaded):
+        cached.cache_clear()
+
+
+@pytest.mark.parametrize("words", [{}, {"normalization": (40, 400)}, {"reorient": "LPI", "crop": (3, 3, 3)}])
+@pytest.mark.usefixtures("machine")
+def test_volumes_on_a_device_give_the_same_items(pairs: Path, words: dict[str, Any]) -> None:
+    here = vt.VolumeDataset(pairs, views=VIEWS, masks=True, backend="cpu", **words)
+    there = vt.VolumeDataset(pairs, views=VIEWS, masks=True, backend="cuda", **words)
+    assert len(here) == len(there)
+    for i in range(0, len(here), 3):
+        (image, target), (other, found) = here[i], there[i]
+        assert torch.equal(image, other)
+        assert image.dtype == other.dtype == torch.float32
+        assert target.keys() == found.keys()
+        assert all(torch.equal(torch.as_tensor(target[k]), torch.as_tensor(found[k])) for k in target)
+    assert not isinstance(next(iter(there._cache._values.values())).image, np.ndarray)  # kept on the device
+
+
+@pytest.mark.usefixtures("machine")
+def test_a_tensor_is_the_memory_that_was_cut(pairs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from voxtract.backend.cuda import CUDABackend
+
+    made: list[Any] = []
+    cut = CUDABackend.cut_on_device
+
+    def seen(*args: Any) -> Any:
+        made.append(cut(*args))
+        return made[-1]
+
+    monkeypatch.setattr(CUDABackend, "cut_on_device", seen)
+    image, _ = vt.VolumeDataset(pairs, normalization=(40, 400), backend="cuda")[0]
+    assert image.data_ptr() == made[0].host.ctypes.data
+
+
+def test_a_device_that_is_not_there(pairs: Path) -> None:
+    with pytest.raises(BackendUnavailable, match="'cuda' was asked for"):
+        vt.VolumeDataset(pairs, backend="cuda")

@@ -67,6 +67,12 @@ class Array:
     def __cuda_array_interface__(self) -> Any:
         return self.host.__array_interface__
 
+    def __dlpack__(self, **words: Any) -> Any:
+        return self.host.__dlpack__(**words)
+
+    def __dlpack_device__(self) -> Any:
+        return self.host.__dlpack_device__()
+
     def __len__(self) -> int:
         return len(self.host)
 

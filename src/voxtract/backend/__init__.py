@@ -36,6 +36,9 @@ class Backend(Protocol):
     def cut(self, data: Any, plane: Plane, first: int, last: int, rule: PixelRule) -> NDArray[Any]:
         """Slices ``first <= i < last`` as (n, height, width) pixels on the host."""
 
+    def cut_on_device(self, data: Any, plane: Plane, first: int, last: int, rule: PixelRule) -> Any:
+        """The same as an array of the device, for users that go on there: of NumPy, or one that speaks DLPack."""
+
     def find_components(
         self,
         labels: Any,

@@ -34,6 +34,8 @@ class CPUBackend:
         """See `voxtract.compute.planes.cut`."""
         return cut(data, plane, first, last, rule)
 
+    cut_on_device = cut
+
     def find_components(
         self,
         labels: NDArray[Any],

@@ -143,6 +143,10 @@ class CUDABackend:
 
     def cut_on_device(self, data: Any, plane: Plane, first: int, last: int, rule: PixelRule) -> Any:
         """Slices as a device array, for users that go on there (DLPack); on their stream and from their memory pool."""
+        if isinstance(data, np.ndarray):  # the volume did not fit: only what these slices need is brought over
+            data, plane = self._slices(data, plane, first, last)
+            self.wait()
+            first, last = 0, last - first
         return cuda_cut.cut(launch.CuPyDevice(self._index), data, plane, first, last, rule)
 
     def find_components(

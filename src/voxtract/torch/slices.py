@@ -101,7 +101,7 @@ class SliceDataset(Dataset[Item]):
 
     def __getitem__(self, index: int) -> Any:
         number = self._number(index)
-        image = image_tensor(read_slice(self.root, self._planes[self._plane[number]], int(self._slice[number])))
+        image = image_tensor(read_slice(self.root, self._planes[self._plane[number]], int(self._slice[number]))[None])
         target = self.target(number)
         return (image, target) if self.transform is None else self.transform(image, target)
 

@@ -154,8 +154,8 @@ def _ids(labels: NDArray[Any], classes: ClassMap | None) -> NDArray[np.int64]:
 
 
 def image_tensor(image: NDArray[Any]) -> torch.Tensor:
-    """(height, width) pixels of any dtype as (1, height, width) float32: exact for integers up to 2^24."""
-    return to_tensor(image).to(torch.float32).unsqueeze(0)
+    """(1, height, width) pixels of any dtype as float32 on their device: exact for integers up to 2^24."""
+    return to_tensor(image).to(torch.float32)
 
 
 def masks_tensor(boxes: NDArray[np.float32], cut_masks: Iterable[NDArray[Any]], size: tuple[int, int]) -> torch.Tensor:

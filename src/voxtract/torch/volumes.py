@@ -12,11 +12,10 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypedDict, Ty
 import numpy as np
 from torch.utils.data import Dataset
 
+from voxtract.backend import select
 from voxtract.classes import ClassMap
-from voxtract.compute.components import find_components
 from voxtract.compute.labels import stored_labels
-from voxtract.compute.normalize import Normalization, PixelRule, Statistics, pixel_rule
-from voxtract.compute.planes import cut
+from voxtract.compute.normalize import Normalization, PixelRule, pixel_rule
 from voxtract.errors import InvalidInput
 from voxtract.geometry import Plane, View
 from voxtract.labelling import CaseMasks, described, seen_in, together
@@ -80,11 +79,19 @@ class VolumeDataset(Dataset[Item]):
     cache_bytes : int
         Bytes of decoded volumes that each worker keeps; the one in use is always kept. The one being decoded, and its
         labels, come on top.
+    backend : {"auto", "cpu", "cuda"}
+        Where components are found and slices are cut; the results are the same. With "cuda" volumes are kept in the
+        device's memory, and images are CUDA tensors that share the memory of what was cut (DLPack); targets are on the
+        host. Use it without workers, or with spawned ones: a forked process has no CUDA.
+    device : int
+        Which CUDA device.
     **options
         The words of `VolumeOptions`; :class:`voxtract.Settings` describes them.
 
     Raises
     ------
+    BackendUnavailable
+        The device asked for cannot be had.
     NotFound, InvalidInput, DamagedFile, UnreadableFile
         As :func:`voxtract.open_source`; a header that cannot be read; image and labels that do not lie on each other;
         a slice larger than the target size; a word that is not allowed; a choice of slices that only voxels can tell;
@@ -99,6 +106,8 @@ class VolumeDataset(Dataset[Item]):
         masks: bool = False,
         transform: Transform | None = None,
         cache_bytes: int = CACHE_BYTES,
+        backend: Literal["auto", "cpu", "cuda"] = "auto",
+        device: int = 0,
         **options: Unpack[VolumeOptions],
     ):
         unknown = sorted(options.keys() - VolumeOptions.__annotations__.keys())
@@ -114,9 +123,10 @@ class VolumeDataset(Dataset[Item]):
         self.settings = Settings(views=views, annotations=None, **options).for_source(opened)
         self.cache_bytes = cache_bytes
         self.transform = transform
+        self._backend = (select(backend, device).name, device)  # by name: what it stands for stays in its process
         self._class_map = self.settings.known_classes
         _check_known_from_headers(self.settings)
-        self._stacks = [_Stack.of(case, self.settings, masks=masks) for case in opened.cases]
+        self._stacks = [_Stack.of(case, self.settings, self._backend, masks=masks) for case in opened.cases]
         counts = [len(slices) for stack in self._stacks for slices in stack.slices]
         self._starts = np.cumsum([0, *counts])  # of the views of each case, one after the other
         self._cache: _Cache[_Decoded] = _Cache(cache_bytes)
@@ -145,7 +155,8 @@ class VolumeDataset(Dataset[Item]):
         number, stack, view, at = self._place(index)
         decoded = self._cache.get(stack, self._stacks[stack].decode)
         plane = self._stacks[stack].layout.planes[view]
-        image = image_tensor(cut(decoded.image, plane, at, at + 1, decoded.rule)[0])
+        pixels = select(*self._backend).cut_on_device(decoded.image, plane, at, at + 1, decoded.rule)
+        image = image_tensor(pixels)
         target = decoded.found[plane.view].target(at, number)
         return (image, target) if self.transform is None else self.transform(image, target)
 
@@ -208,7 +219,7 @@ class _Found:
 class _Decoded:
     """A volume ready to be cut, what was found in its labels, and the bytes that all of it takes."""
 
-    image: NDArray[Any]
+    image: Any  # of the device
     rule: PixelRule
     found: dict[View, _Found]
     nbytes: int
@@ -220,19 +231,20 @@ class _Stack:
 
     case: Case
     settings: Settings
+    backend: tuple[str, int]
     with_masks: bool
     layout: Layout
     slices: tuple[NDArray[np.int64], ...]
 
     @classmethod
-    def of(cls, case: Case, settings: Settings, *, masks: bool) -> _Stack:
+    def of(cls, case: Case, settings: Settings, backend: tuple[str, int], *, masks: bool) -> _Stack:
         """Read the headers of a case; see `VolumeDataset` for what may be wrong with them."""
         if case.image is None:
             raise InvalidInput(f"{case.id}: has labels but no image to cut slices from; open the images too (image=)")
         layout = Layout.of(case, settings)
         none = np.empty(0, np.int64)
         slices = tuple(settings.choice.take(plane.count, none) for plane in layout.planes)
-        return cls(case, settings, masks, layout, slices)
+        return cls(case, settings, backend, masks, layout, slices)
 
     @property
     def nbytes(self) -> int:
@@ -249,15 +261,17 @@ class _Stack:
         found = {plane.view: self._found(plane, labels) for plane in self.layout.planes}
         with said_of(image.where):
             voxels = self._own(self.layout.frame.image(image.read().data, self.settings.interpolation))
+            device = select(*self.backend)
+            data = device.to_device(voxels)
             rule = pixel_rule(
                 replace(header, dtype=voxels.dtype),
                 dtype=self.settings.dtype,
                 normalization=self.settings.normalization,
                 pad_value=self.settings.pad_value,
-                statistics=Statistics(voxels),
+                statistics=device.statistics(data),
             )
         kept = sum(one.nbytes for one in labels) if self.with_masks else 0
-        return _Decoded(voxels, rule, found, voxels.nbytes + kept + sum(one.nbytes for one in found.values()))
+        return _Decoded(data, rule, found, voxels.nbytes + kept + sum(one.nbytes for one in found.values()))
 
     def _labels(self, number: int) -> NDArray[Any]:
         file, header = self.case.labels[number].file, self.layout.labels[number]
@@ -271,10 +285,18 @@ class _Stack:
 
     def _found(self, plane: Plane, labels: Sequence[NDArray[Any]]) -> _Found:
         settings, rows, masks, case = self.settings, Components.none(), None, self.case
+        device = select(*self.backend)
         with said_of(case.labels[0].file.where if case.labels else case.id):
             parts = [
                 described(
-                    find_components(one, plane.view, connectivity=settings.connectivity, objects=settings.objects),
+                    device.find_components(
+                        device.to_device(one),
+                        plane.view,
+                        extent="slice",
+                        connectivity=settings.connectivity,
+                        objects=settings.objects,
+                        mass=False,
+                    ),
                     case.labels,
                     number,
                     plane,
