@@ -17,7 +17,7 @@ from voxtract.classes import ClassMap
 from voxtract.crew import Crew, default_memory_limit
 from voxtract.errors import InvalidInput, VoxtractError, check_choice
 from voxtract.job import files, names
-from voxtract.model import Case, ChunkedFile, Source
+from voxtract.model import Case, ChunkedFile, Source, VolumeFile
 from voxtract.pipeline import check_cases, check_run, extract_source
 from voxtract.progress import Progress
 from voxtract.read import open_source
@@ -140,8 +140,6 @@ def _classes(source: Source, *, needed: bool) -> ClassMap | None:
     classes = source.classes or ClassMap((), unnamed="label_{}")
     if classes.unnamed is None or not needed:
         return classes
-    import numpy as np
-
     found: set[int] = set()
     for case in source.cases:
         for volume in case.labels:
@@ -149,12 +147,21 @@ def _classes(source: Source, *, needed: bool) -> ClassMap | None:
                 found.add(volume.category)
                 continue
             try:
-                values = np.unique(volume.file.read().data)
+                labels = _labels(volume.file)
             except VoxtractError:  # told when its turn comes
                 continue
-            labels = [int(value) for value in values.tolist() if value > 0]
             found.update(labels if volume.category is None else (volume.category.get(n, n) for n in labels))
     return classes.covering(sorted(found))
+
+
+def _labels(file: VolumeFile) -> set[int]:
+    """Label values of a volume; chunk by chunk where it is stored so."""
+    import numpy as np
+
+    pieces = (
+        (chunk for row in file.layers() for _, chunk in row) if isinstance(file, ChunkedFile) else [file.read().data]
+    )
+    return {int(value) for piece in pieces for value in np.unique(piece).tolist() if value > 0}
 
 
 def _write_all(

@@ -345,3 +345,7 @@ class Source:
     def files(self) -> Iterator[tuple[str, str]]:
         """Names and texts of files that belong beside every output: what was assumed, and what no volume can hold."""
         return iter(())
+
+    def late_remarks(self) -> tuple[Remark, ...]:
+        """What was noticed only when volumes were read, and is not among `remarks`."""
+        return ()

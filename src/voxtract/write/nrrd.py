@@ -16,9 +16,12 @@ _TYPES = {
     "int8": "int8", "uint8": "uint8", "int16": "int16", "uint16": "uint16", "int32": "int32", "uint32": "uint32",
     "int64": "int64", "uint64": "uint64", "float32": "float", "float64": "double",
 }  # fmt: skip
+_COMMENT = "#" + " " * 126 + "\n"  # its length is a multiple of 16, see below
 
 
-def encode(voxels: NDArray[Any], affine: NDArray[np.float64], *, compress: bool = True) -> list[bytes | memoryview]:
+def encode(
+    voxels: NDArray[Any], affine: NDArray[np.float64], *, compress: bool = True, least: int = 0
+) -> list[bytes | memoryview]:
     """Turn a volume into the bytes of a ``.nrrd`` file.
 
     Parameters
@@ -29,6 +32,8 @@ def encode(voxels: NDArray[Any], affine: NDArray[np.float64], *, compress: bool 
         RAS+ mm; kept to the last bit: row i of ``space directions`` is column i of it.
     compress : bool
         Gzip; otherwise raw.
+    least : int
+        Bytes that the file has at least: empty comments make up for what it lacks.
 
     Returns
     -------
@@ -63,8 +68,10 @@ def encode(voxels: NDArray[Any], affine: NDArray[np.float64], *, compress: bool 
     )
     if not compress:  # a comment moves the voxels to where the machine reads them whole
         header += "#" + " " * (-(len(header) + 3) % 16) + "\n"
-    head = f"{header}\n".encode("ascii")
-    return [head, *(deflated(b"", stored) if compress else raw_pieces(stored))]
+    pieces = [*(deflated(b"", stored) if compress else raw_pieces(stored))]
+    lacking = least - len(header) - 1 - sum(memoryview(piece).nbytes for piece in pieces)
+    header += _COMMENT * -(-lacking // len(_COMMENT))
+    return [f"{header}\n".encode("ascii"), *pieces]
 
 
 def _vector(values: NDArray[np.float64]) -> str:

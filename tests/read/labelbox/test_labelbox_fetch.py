@@ -9,6 +9,7 @@ import os
 import pickle
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -230,7 +231,7 @@ def test_what_was_fetched_is_kept_and_not_asked_for_again(tmp_path: Path, server
     cache = tmp_path / "deep" / "cache"
     url = server.url("/m?token=secret&index=3")
     assert fetcher(tmp_path, server, cache=cache).get(url, "png") == PNG
-    fetch._store.cache_clear()  # as another process finds it
+    fetch._STORES.clear()  # as another process finds it
     assert fetcher(tmp_path, server, cache=cache).get(url, "png") == PNG
     assert len(server.asked) == 1
     (entry,) = [json.loads(line) for line in (cache / fetch.MANIFEST).read_text().splitlines()]
@@ -240,6 +241,22 @@ def test_what_was_fetched_is_kept_and_not_asked_for_again(tmp_path: Path, server
     for path in cache.iterdir():
         assert KEY.encode() not in path.read_bytes()
         assert b"secret" not in path.read_bytes() + path.name.encode()
+
+
+def test_threads_that_begin_together_share_one_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[fetch._Store] = []
+
+    class Slow(fetch._Store):
+        def __init__(self, folder: Path) -> None:
+            time.sleep(0.05)
+            super().__init__(folder)
+            made.append(self)
+
+    monkeypatch.setattr(fetch, "_Store", Slow)
+    with ThreadPoolExecutor(4) as pool:
+        stores = list(pool.map(lambda _: fetch._store(tmp_path / "cache"), range(4)))
+    assert len(made) == 1
+    assert all(store is made[0] for store in stores)
 
 
 def test_the_query_tells_files_apart(tmp_path: Path, server: Server) -> None:
@@ -261,7 +278,7 @@ def test_a_damaged_cache_is_fetched_again(tmp_path: Path, server: Server, damage
         kept.unlink()
     else:
         (cache / fetch.MANIFEST).write_text('{"file": "x"}\n[]\n{"url"')
-    fetch._store.cache_clear()
+    fetch._STORES.clear()
     assert fetcher(tmp_path, server, cache=cache).get(server.url("/m"), "png") == PNG
     assert len(server.asked) == 2
 

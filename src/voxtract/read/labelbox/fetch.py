@@ -481,6 +481,13 @@ def _key(parts: SplitResult) -> str:
     return hashlib.sha256(urlunsplit(parts._replace(fragment="")).encode()).hexdigest()[:40]
 
 
-@lru_cache(maxsize=8)
+_STORES: dict[Path, _Store] = {}
+_MAKING = threading.Lock()
+
+
 def _store(folder: Path) -> _Store:
-    return _Store(folder)
+    """The one store of a folder: a second one would not know what the first has put there meanwhile."""
+    with _MAKING:
+        if folder not in _STORES:
+            _STORES[folder] = _Store(folder)
+        return _STORES[folder]

@@ -94,11 +94,14 @@ class GroupLabels:
         0-based.
     strict : bool
         Whether a mask that cannot be had, and the like, is an error. Else it is a warning, and the object is missing.
+    heard : dict of issues to None
+        Takes what goes wrong when it is read.
     """
 
     painting: Painting
     layer: int = 0
     strict: bool = False
+    heard: dict[Issue, None] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def where(self) -> str:
@@ -151,6 +154,7 @@ class GroupLabels:
         if self.layer == 0:
             for issue in found.issues:
                 log.warning("%s", issue)
+            self.heard.update(dict.fromkeys(found.issues))
         header = self.header()
         plane = self.painting.plane()
         data = np.zeros(header.grid.shape, header.dtype, order="F")

@@ -22,7 +22,7 @@ from voxtract.read.labelbox.polylines import measure
 from voxtract.read.labelbox.rows import Tally, read_rows
 from voxtract.read.labelbox.select import Selection
 from voxtract.read.labelbox.told import Line, facts, lines_table
-from voxtract.read.labelbox.values import Drawn, Issue, Polyline, Row
+from voxtract.read.labelbox.values import Drawn, Group, Issue, Place, Polyline, Row
 from voxtract.read.nifti import NiftiFile
 
 Volumes = Mapping[str, "str | os.PathLike[str]"] | str | os.PathLike[str]
@@ -41,17 +41,24 @@ class LabelboxSource(Source):
     ----------
     rows : mapping of case id to Row
     issues : (Issue, ...)
-        All that was wrong; `remarks` has the same for people.
+        All that was wrong when it was opened; `remarks` has the same for people.
     options : Options
         As given, to be put beside results.
     base : int
         Number of the first frame that was taken.
+    heard : dict of issues to None
+        What goes wrong when label volumes are read, as they are.
     """
 
     rows: Mapping[str, Row] = field(default_factory=dict)
     issues: tuple[Issue, ...] = ()
     options: Options = field(default_factory=Options)
     base: int = 1
+    heard: dict[Issue, None] = field(default_factory=dict)
+
+    def late_remarks(self) -> tuple[Remark, ...]:
+        """Masks that could not be had, points outside of pictures and the like, of the volumes read so far."""
+        return tuple(_remark(issue) for issue in self.heard if issue not in set(self.issues))
 
     def lines(self) -> Iterator[Line]:
         """Measure every line of every case; headers of the images are read.
@@ -88,7 +95,8 @@ class LabelboxSource(Source):
         ``lines.csv``
             Every line, measured, where there are any; those of an image that cannot be read are missing.
         """
-        yield "labelbox.json", facts(self.options, self.base, self.rows, self.issues)
+        issues = dict.fromkeys([*self.issues, *self.heard])
+        yield "labelbox.json", facts(self.options, self.base, self.rows, issues)
         found: list[Line] = []
         for case in self.cases:
             try:
@@ -215,14 +223,16 @@ def open_labelbox(
     base, remark = base_of(options, *_evidence(opened, options))
     classes = _classes(row for _, row, _ in opened)
     number = next(_counter)
-    cases = [_case(case, row, image, options, base, fetcher, classes, strict, number) for case, row, image in opened]
+    heard: dict[Issue, None] = {}
+    reading = _Reading(options, base, fetcher, classes, strict, heard, number)
+    cases = [_case(case, row, image, reading) for case, row, image in opened]
     if prefetch:
         cases = [_settled(case, tally) for case in cases]
     issues = tuple(tally.issues)
     if strict and issues:
         raise InvalidInput(f"{issues[0]} (the first of {len(issues)} issues)")
     remarks = [Remark(str(export), one) for one in (remark, _stored(opened, options)) if one]
-    remarks += [Remark(issue.where, f"{issue.message} [{issue.code}]") for issue in issues]
+    remarks += map(_remark, issues)
     return LabelboxSource(
         _description(export, cases, tally, skipped, options, base),
         tuple(cases),
@@ -234,7 +244,12 @@ def open_labelbox(
         issues,
         options,
         base,
+        heard,
     )
+
+
+def _remark(issue: Issue) -> Remark:
+    return Remark(issue.where, f"{issue.message} [{issue.code}]")
 
 
 # --- volumes
@@ -347,49 +362,50 @@ def _tool(name: str) -> str:
     return " ".join(name.split()) or "unnamed"
 
 
-def _case(
-    case: str,
-    row: Row,
-    image: VolumeFile,
-    options: Options,
-    base: int,
-    fetcher: Fetcher,
-    classes: ClassMap | None,
-    strict: bool,
-    opened: int,
-) -> Case:
-    groups = [group for group in row.label.groups if options.view_of(group.name) is not None]
+@dataclass(frozen=True, eq=False, slots=True)
+class _Reading:
+    """How the label volumes of all cases are painted; `opened` counts the exports that this process has opened."""
+
+    options: Options
+    base: int
+    fetcher: Fetcher
+    classes: ClassMap | None
+    strict: bool
+    heard: dict[Issue, None]
+    opened: int
+
+    def volumes(self, image: VolumeFile, group: Group, place: Place, count: int) -> list[LabelVolume]:
+        """Label volumes of a group, whose objects are numbered from `count` + 1 on."""
+        names = names_of(group)
+        values = tuple((feature, kind, count + i) for i, (feature, kind) in enumerate(keys_of(group), 1))
+        painting = Painting(image, group, values, self.options, self.base, self.fetcher, place, self.opened)
+        ids = {category.name: category.id for category in self.classes.categories} if self.classes else {}
+        category = {value: ids[_tool(names[feature, kind])] for feature, kind, value in values}
+        objects = {value: feature for feature, _, value in values}
+        layers = max(layers_at_most(group, self.options).values(), default=0) + 1
+        return [
+            LabelVolume(
+                GroupLabels(painting, layer, self.strict, self.heard),
+                group.name + (f"_{layer + 1}" if layer else ""),
+                category,
+                objects,
+                views=(_view(painting),),
+            )
+            for layer in range(layers)
+        ]
+
+
+def _case(case: str, row: Row, image: VolumeFile, reading: _Reading) -> Case:
+    groups = [group for group in row.label.groups if reading.options.view_of(group.name) is not None]
     drawn = [group for group in groups if group.frames]
-    ids = {category.name: category.id for category in classes.categories} if classes else {}
     place = row.place.at(label=row.label.id)
     volumes: list[LabelVolume] = []
     count = 0
     for group in drawn or groups:  # where nothing was drawn, empty volumes say so
-        keys = keys_of(group)
-        values = tuple((feature, kind, count + i) for i, (feature, kind) in enumerate(keys, 1))
-        count += len(keys)
-        painting = Painting(image, group, values, options, base, fetcher, place, opened)
-        layers = max(layers_at_most(group, options).values(), default=0) + 1
-        volumes += _volumes(painting, layers, ids, strict)
+        volumes += reading.volumes(image, group, place, count)
+        count += len(keys_of(group))
     views = tuple(dict.fromkeys(view for volume in volumes for view in volume.views or ()))
     return Case(case, image, tuple(volumes), views or None)
-
-
-def _volumes(painting: Painting, layers: int, ids: Mapping[str, int], strict: bool) -> list[LabelVolume]:
-    group = painting.group
-    names = names_of(group)
-    category = {value: ids[_tool(names[feature, kind])] for feature, kind, value in painting.values}
-    objects = {value: feature for feature, _, value in painting.values}
-    return [
-        LabelVolume(
-            GroupLabels(painting, layer, strict),
-            group.name + (f"_{layer + 1}" if layer else ""),
-            category,
-            objects,
-            views=(_view(painting),),
-        )
-        for layer in range(layers)
-    ]
 
 
 def _view(painting: Painting) -> View:

@@ -28,6 +28,8 @@ LABEL_TAG = "label value"  # read/supervisely/annotation.py looks for it
 
 # Supervisely passes over datasets whose names end like one of its own folders and files, without a word.
 _RESERVED = ("volume", "ann", "mask", "interpolation", "meta", "metadata", "datasets", "blob", "video_info")
+# The SDK (6.74) uploads a mask through a temporary file that it reads before the last 8 KiB of it are flushed.
+_LEAST = 8193
 _NORMALS: dict[View, tuple[int, int, int]] = {"axial": (0, 0, 1), "coronal": (0, 1, 0), "sagittal": (1, 0, 0)}
 
 
@@ -89,7 +91,7 @@ class VolumeProject:
             grid = on
             if labels.views is None:
                 for figure, mask in said.masks(labels):
-                    yield f"{folder}/mask/{name}/{figure}.nrrd", nrrd.encode(mask, grid.affine)
+                    yield f"{folder}/mask/{name}/{figure}.nrrd", nrrd.encode(mask, grid.affine, least=_LEAST)
             else:
                 said.draw(labels)
         if grid is None:
