@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from voxtract.classes import ClassMap
     from voxtract.geometry import Grid, Plane, View
+    from voxtract.storage import Place
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -203,7 +204,7 @@ class VolumeFile(Protocol):
         """Which frame of several is taken."""
 
     @property
-    def paths(self) -> Sequence[str]:
+    def paths(self) -> Sequence[str | Place]:
         """The files it is read from, by whose size and time a later run sees that nothing has changed."""
 
     def header(self) -> Header:

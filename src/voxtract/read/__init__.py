@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from pathlib import Path
 
 from voxtract.errors import InvalidInput, check_choice
 from voxtract.model import Source
@@ -19,12 +18,13 @@ from voxtract.read.folders import (
     plain_folder,
 )
 from voxtract.read.nifti import NiftiFile
+from voxtract.storage import Place, Remote, place
 
 __all__ = ["FORMATS", "NiftiFile", "is_folder", "open_source", "plain_file", "plain_folder"]
 
 FORMATS = ("nifti",)
 
-PathLike = str | os.PathLike[str]
+PathLike = str | os.PathLike[str] | Remote
 Suffixes = str | Sequence[str]
 
 
@@ -91,22 +91,27 @@ def open_source(
     """
     if format is not None:
         check_choice("format", format, FORMATS)
-    for given in (path, image, labels):
-        if "://" in str(given or ""):
-            raise InvalidInput(f"{given}: is an address, but only files and folders are read; download it first")
     options = Options(recursive, volume_index, _suffixes(image_suffix), _suffixes(labels_suffix), format is not None)
+    base = place(path or "")
     if image is None and path is not None:  # path is the images, beside labels= or alone
-        if labels is None and is_folder(Path(path)):
-            return open_folder(Path(path), options)
-        path, image = None, path
-    base = Path(path or "")
+        if labels is None and is_folder(base):
+            return open_folder(base, options)
+        base, image = place(""), path
     if image is not None and labels is not None:
-        return open_pairs(base / image, base / labels, options)
+        return open_pairs(_below(base, image), _below(base, labels), options)
     if image is not None:
-        return open_images(base / image, options)
+        return open_images(_below(base, image), options)
     if labels is not None:
-        return open_labels(base / labels, options)
+        return open_labels(_below(base, labels), options)
     raise InvalidInput("nothing to open; give a path, image= or labels=")
+
+
+def _below(base: Place, given: PathLike) -> Place:
+    """What is given, in the folder `base` unless it says itself where it lies."""
+    there = place(given)
+    if isinstance(there, Remote) or there.is_absolute():
+        return there
+    return base / str(there)
 
 
 def _suffixes(given: Suffixes | None) -> tuple[str, ...] | None:

@@ -6,12 +6,12 @@ import os
 import re
 from collections.abc import Container, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Literal
 
 from voxtract.errors import InvalidInput, NotFound, UnreadableFile
 from voxtract.model import Case, LabelVolume, Skipped, Source
 from voxtract.read.nifti import NiftiFile
+from voxtract.storage import Entry, Place, Remote, place
 
 NIFTI = (".nii.gz", ".nii")
 # Volumes of other formats are reported as skipped; text, tables and pictures beside the volumes are not.
@@ -66,7 +66,7 @@ class Options:
 class _Named:
     """A file, and its name with the folders on the way to it, without .nii.gz."""
 
-    path: Path
+    path: Place
     name: str
 
 
@@ -75,11 +75,11 @@ class _Listing:
     files: list[_Named] = field(default_factory=list)
     skipped: list[Skipped] = field(default_factory=list)
 
-    def skip(self, path: Path | str, reason: str) -> None:
+    def skip(self, path: Place | str, reason: str) -> None:
         self.skipped.append(Skipped(str(path), reason))
 
 
-def plain_folder(folder: str | os.PathLike[str], kind: Kind, volume_index: int | None = None) -> Source:
+def plain_folder(folder: str | os.PathLike[str] | Remote, kind: Kind, volume_index: int | None = None) -> Source:
     """List the ``*.nii.gz`` of a folder itself, sorted by name; an id is the file name without it.
 
     Raises
@@ -89,20 +89,20 @@ def plain_folder(folder: str | os.PathLike[str], kind: Kind, volume_index: int |
     UnreadableFile
         The operating system does not list it.
     """
-    folder = Path(folder)
+    folder = place(folder)
     if not is_folder(folder) and folder.is_file():
         one = {"image": "extract_slices", "labels": "extract_annotations"}[kind]
         raise NotFound(f"{folder}: is a file, but a folder was expected; {one} takes a single file")
     listing = _Listing()
     for entry in _entries(folder):
         if entry.name.endswith(".nii.gz") and not _hidden(entry, listing):
-            listing.files.append(_Named(Path(entry.path), entry.name.removesuffix(".nii.gz")))
+            listing.files.append(_Named(place(entry.path), entry.name.removesuffix(".nii.gz")))
     if not listing.files:
         raise NotFound(f"{folder}: holds no *.nii.gz file; give the folder that the files lie in{_left(listing)}")
     return _alone(f"{folder} ({len(listing.files)} files)", listing, kind, volume_index)
 
 
-def plain_file(path: str | os.PathLike[str], kind: Kind, volume_index: int | None = None) -> Source:
+def plain_file(path: str | os.PathLike[str] | Remote, kind: Kind, volume_index: int | None = None) -> Source:
     """List one file; its id is its name without ``.nii.gz`` or ``.nii``.
 
     Raises
@@ -112,14 +112,14 @@ def plain_file(path: str | os.PathLike[str], kind: Kind, volume_index: int | Non
     InvalidInput
         A folder, or another file name.
     """
-    path = Path(path)
+    path = place(path)
     if is_folder(path):
         many = {"image": "extract_slices_dataset", "labels": "extract_annotations_dataset"}[kind]
         raise InvalidInput(f"{path}: is a folder, but a .nii.gz or .nii file was expected; {many} takes a folder")
     return _alone(str(path), _single(path, any_name=False), kind, volume_index)
 
 
-def open_folder(folder: Path, options: Options) -> Source:
+def open_folder(folder: Place, options: Options) -> Source:
     """List a folder: its pair of image and labels folders if it has one, else the files in it; see `open_source`."""
     found = _layout(folder)
     if found is not None:
@@ -127,7 +127,7 @@ def open_folder(folder: Path, options: Options) -> Source:
         source = open_pairs(images, labels, options)
         reason = f"lies beside {images.name} and {labels.name}, which are taken; open it by itself"
         beside = (e.path for e in _entries(folder) if _is_nifti(e.name) or e.name.lower() in TEST_FOLDERS)
-        skipped = (*source.skipped, *(Skipped(path, reason) for path in beside))
+        skipped = (*source.skipped, *(Skipped(str(path), reason) for path in beside))
         return Source(source.description, source.cases, skipped)
     listing = _listed(folder, options)
     files, labels_files = _split(listing.files, options)
@@ -136,17 +136,17 @@ def open_folder(folder: Path, options: Options) -> Source:
     return _paired(str(folder), _Listing(files, listing.skipped), _Listing(labels_files), options)
 
 
-def open_images(image: Path, options: Options) -> Source:
+def open_images(image: Place, options: Options) -> Source:
     """List a file or folder as images."""
     return _alone(str(image), _listed(image, options), "image", options.volume_index, options.image_suffix)
 
 
-def open_labels(labels: Path, options: Options) -> Source:
+def open_labels(labels: Place, options: Options) -> Source:
     """List a file or folder as label volumes."""
     return _alone(str(labels), _listed(labels, options), "labels", options.volume_index, options.labels_suffix)
 
 
-def open_pairs(image: Path, labels: Path, options: Options) -> Source:
+def open_pairs(image: Place, labels: Place, options: Options) -> Source:
     """List pairs of two files, which belong together whatever their names, or of two folders."""
     description = f"{image} with {labels}"
     images, others = _listed(image, options), _listed(labels, options)
@@ -160,7 +160,7 @@ def open_pairs(image: Path, labels: Path, options: Options) -> Source:
 # --- listing
 
 
-def is_folder(path: Path) -> bool:
+def is_folder(path: Place) -> bool:
     """Whether `path` is a folder, or a link to one.
 
     Raises
@@ -171,22 +171,25 @@ def is_folder(path: Path) -> bool:
     try:
         return path.is_dir()
     except OSError as fault:
-        raise UnreadableFile(
-            f"{path}: cannot be looked at: {fault.strerror}; check the permissions on the way"
-        ) from fault
+        todo = "" if isinstance(path, Remote) else "; check the permissions on the way"
+        raise UnreadableFile(f"{path}: cannot be looked at: {fault.strerror}{todo}") from fault
 
 
-def _entries(folder: Path) -> list[os.DirEntry[str]]:
+def _entries(folder: Place) -> Sequence[os.DirEntry[str] | Entry]:
     try:
+        if isinstance(folder, Remote):
+            return folder.entries()
         with os.scandir(folder) as entries:
             return sorted(entries, key=lambda entry: entry.name)
     except (FileNotFoundError, NotADirectoryError) as fault:
-        raise NotFound(f"{folder}: no such folder; check the spelling") from fault
+        found = fault.strerror if isinstance(folder, Remote) else "no such folder; check the spelling"
+        raise NotFound(f"{folder}: {found}") from fault
     except OSError as fault:
-        raise UnreadableFile(f"{folder}: cannot be listed: {fault.strerror}; check its permissions") from fault
+        todo = "" if isinstance(folder, Remote) else "; check its permissions"
+        raise UnreadableFile(f"{folder}: cannot be listed: {fault.strerror}{todo}") from fault
 
 
-def _hidden(entry: os.DirEntry[str], listing: _Listing) -> bool:
+def _hidden(entry: os.DirEntry[str] | Entry, listing: _Listing) -> bool:
     if entry.name.startswith("."):
         what = (
             "macOS metadata (AppleDouble), no volume"
@@ -197,7 +200,7 @@ def _hidden(entry: os.DirEntry[str], listing: _Listing) -> bool:
     return entry.name.startswith(".")
 
 
-def _listed(path: Path, options: Options) -> _Listing:
+def _listed(path: Place, options: Options) -> _Listing:
     """List the volumes of a folder, or the one file."""
     if not is_folder(path):
         return _single(path, options.any_name)
@@ -209,11 +212,11 @@ def _listed(path: Path, options: Options) -> _Listing:
     return listing
 
 
-def _descend(folder: Path, prefix: str, recursive: bool, listing: _Listing) -> None:
+def _descend(folder: Place, prefix: str, recursive: bool, listing: _Listing) -> None:
     for entry in _entries(folder):
         if _is_nifti(entry.name):  # also a folder or a broken link of that name: reading it says what is wrong
             if not _hidden(entry, listing):
-                listing.files.append(_Named(Path(entry.path), prefix + _stem(entry.name)))
+                listing.files.append(_Named(place(entry.path), prefix + _stem(entry.name)))
         elif entry.name.lower().endswith(OTHER_VOLUMES):
             listing.skip(entry.path, "is no .nii or .nii.gz file; convert it to NIfTI")
         elif recursive and entry.is_dir() and not _hidden(entry, listing):
@@ -221,13 +224,15 @@ def _descend(folder: Path, prefix: str, recursive: bool, listing: _Listing) -> N
                 listing.skip(entry.path, "is a link to a folder; give that folder itself")
                 continue
             try:
-                _descend(Path(entry.path), f"{prefix}{entry.name}_", recursive, listing)
+                _descend(place(entry.path), f"{prefix}{entry.name}_", recursive, listing)
             except UnreadableFile as fault:
                 listing.skip(entry.path, str(fault))
 
 
-def _single(path: Path, any_name: bool) -> _Listing:
-    if not os.path.lexists(path):
+def _single(path: Place, any_name: bool) -> _Listing:
+    if isinstance(path, Remote):
+        _check_there(path)
+    elif not os.path.lexists(path):
         raise NotFound(f"{path}: no such file or folder; check the spelling")
     if not any_name and not _is_nifti(path.name):
         raise InvalidInput(f"{path}: is not recognised; give {RECOGNISED}, or format='nifti' if the file is one")
@@ -237,7 +242,17 @@ def _single(path: Path, any_name: bool) -> _Listing:
     return _Listing([_Named(path, name)])
 
 
-def _layout(folder: Path) -> tuple[Path, Path] | None:
+def _check_there(path: Remote) -> None:
+    """Raise where nothing is at a URL, or the store does not say."""
+    try:
+        path.info()
+    except FileNotFoundError as fault:
+        raise NotFound(f"{path}: {fault.strerror}") from fault
+    except OSError as fault:
+        raise UnreadableFile(f"{path}: cannot be looked at: {fault.strerror}") from fault
+
+
+def _layout(folder: Place) -> tuple[Place, Place] | None:
     """Find the two folders with images and with labels in `folder`, if it has them."""
     names = [e.name for e in _entries(folder) if e.name.lower() in IMAGE_FOLDERS + LABELS_FOLDERS and e.is_dir()]
     images = [name for name in names if name.lower() in IMAGE_FOLDERS]

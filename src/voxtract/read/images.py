@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from voxtract.errors import DamagedFile, InvalidInput, NotFound, UnreadableFile, VoxtractError
+from voxtract.storage import Place, Remote
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -30,12 +31,12 @@ _STUMBLES = (
 Raw = tuple[tuple[int, ...], np.dtype[Any]]
 
 
-def read_image(path: Path, size: tuple[int, int]) -> NDArray[Any]:
+def read_image(path: Place, size: tuple[int, int]) -> NDArray[Any]:
     """Read one slice image.
 
     Parameters
     ----------
-    path : Path
+    path : Path, or Remote for a URL
         As `voxtract.write` has written it, or written again by other software as TIFF or PNG of the same pixels.
     size : (height, width)
         What it must have.
@@ -64,7 +65,8 @@ def read_image(path: Path, size: tuple[int, int]) -> NDArray[Any]:
     except OSError as why:
         if why.errno is None:  # Pillow's word for what it cannot decode
             raise DamagedFile(f"{path}: the image is damaged ({why}); {AGAIN}") from why
-        raise UnreadableFile(f"{path}: cannot be read: {why.strerror}; check permissions and disk") from why
+        todo = "" if isinstance(path, Remote) else "; check permissions and disk"
+        raise UnreadableFile(f"{path}: cannot be read: {why.strerror}{todo}") from why
 
 
 def _check(shape: tuple[int, ...], size: tuple[int, int]) -> None:
@@ -73,11 +75,11 @@ def _check(shape: tuple[int, ...], size: tuple[int, int]) -> None:
         raise ValueError(f"it has {' x '.join(map(str, shape))} pixels, but {size[0]} x {size[1]} were extracted")
 
 
-def _png(path: Path, size: tuple[int, int]) -> NDArray[Any]:
+def _png(path: Place, size: tuple[int, int]) -> NDArray[Any]:
     from PIL import Image
 
     try:
-        with Image.open(path) as image:
+        with Image.open(path if isinstance(path, Path) else BytesIO(path.read_bytes())) as image:
             bands = len(image.getbands())
             _check((image.height, image.width) if bands == 1 else (image.height, image.width, bands), size)
             return np.asarray(image)
@@ -85,24 +87,28 @@ def _png(path: Path, size: tuple[int, int]) -> NDArray[Any]:
         raise InvalidInput(f"{path}: is larger than Pillow opens ({why}); extract with images='tiff'") from why
 
 
-def _tiff(path: Path, size: tuple[int, int]) -> NDArray[Any]:
+def _tiff(path: Place, size: tuple[int, int]) -> NDArray[Any]:
     """Read a TIFF file; one that our writer made takes a third of the time that tifffile needs."""
     import tifffile
 
-    with path.open("rb", buffering=0) as file:
+    with path.open("rb", buffering=0) if isinstance(path, Path) else BytesIO(path.read_bytes()) as file:
         raw = _raw(file.read(HEAD))
         if raw is not None:
             shape, dtype = raw
             _check(shape, size)
-            if os.fstat(file.fileno()).st_size != HEAD + shape[0] * shape[1] * dtype.itemsize:
+            if file.seek(0, os.SEEK_END) != HEAD + shape[0] * shape[1] * dtype.itemsize:
                 raise ValueError("it is cut short, or has grown")
-            return np.fromfile(file, dtype).reshape(shape)
-    with tifffile.TiffFile(path) as file:
-        page = file.pages[0]
-        _check(page.shape, size)
-        image: NDArray[Any] = page.asarray()
-        _check(image.shape, size)  # nor is its header believed when it is damaged
-        return image
+            file.seek(HEAD)
+            pixels = np.empty(shape, dtype)
+            file.readinto(pixels.data.cast("B"))
+            return pixels
+        file.seek(0)
+        with tifffile.TiffFile(file) as tiff:
+            page = tiff.pages[0]
+            _check(page.shape, size)
+            image: NDArray[Any] = page.asarray()
+            _check(image.shape, size)  # nor is its header believed when it is damaged
+            return image
 
 
 @lru_cache(maxsize=64)  # all slices of a view have the same beginning

@@ -11,10 +11,9 @@ import math
 import os
 import stat
 import zlib
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
@@ -24,6 +23,7 @@ from voxtract.geometry import Grid, Shape3
 from voxtract.model import Header, Volume
 from voxtract.read.inflate import MAGIC, MAX_RATIO, Inflater
 from voxtract.read.nifti_header import BYTES, NiftiHeader, decode, size_of
+from voxtract.storage import Place, Remote
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -39,12 +39,12 @@ class NiftiFile:
 
     Parameters
     ----------
-    path : Path
+    path : Path, or Remote for a URL
     volume_index : int, optional
         The frame to take, 0-based, where the file has four axes; not needed where there is one frame only.
     """
 
-    path: Path
+    path: Place
     volume_index: int | None = None
 
     @property
@@ -53,9 +53,9 @@ class NiftiFile:
         return str(self.path)
 
     @property
-    def paths(self) -> tuple[str]:
+    def paths(self) -> tuple[Place]:
         """The file."""
-        return (self.where,)
+        return (self.path,)
 
     def header(self) -> Header:
         """Read and check the header; no voxel is read, and of a compressed file only the beginning.
@@ -132,7 +132,8 @@ class NiftiFile:
             yield from self._slabs(file, self._layout(file), planes)
 
     def _layout(self, file: BinaryIO) -> _Layout:
-        size = os.fstat(file.fileno()).st_size
+        size = file.seek(0, os.SEEK_END)
+        file.seek(0)
         compressed = file.read(len(MAGIC)) == MAGIC
         file.seek(0)
         # The standard library's reader, because ISA-L's asks for 512 KiB of the file at once.
@@ -151,7 +152,9 @@ class NiftiFile:
         return _Layout(header, found, found.offset + frame.index * header.nbytes, compressed)
 
     def _slabs(self, file: BinaryIO, layout: _Layout, planes: int) -> Iterator[NDArray[Any]]:
-        return (self._inflated if layout.compressed else self._mapped)(file, layout, planes)
+        if layout.compressed:
+            return self._inflated(file, layout, planes)
+        return (self._streamed if isinstance(self.path, Remote) else self._mapped)(file, layout, planes)
 
     def _mapped(self, file: BinaryIO, layout: _Layout, planes: int) -> Iterator[NDArray[Any]]:
         shape = layout.header.grid.shape
@@ -162,20 +165,21 @@ class NiftiFile:
 
     def _inflated(self, file: BinaryIO, layout: _Layout, planes: int) -> Iterator[NDArray[Any]]:
         header = layout.header
-        x, y, z = header.grid.shape
         needed = layout.offset + header.nbytes
         why = f"its header needs {needed} for {_times(header.grid.shape)} voxels of {header.dtype}"
         inflater = Inflater(file, self.where, needed, why)
         inflater.skip(layout.offset)
-        raw = np.empty(x * y * min(planes, z) * header.dtype.itemsize, np.uint8)  # touched as voxels arrive, not before
-        for first in range(0, z, planes):
-            part = raw[: x * y * min(planes, z - first) * header.dtype.itemsize]
-            inflater.fill(part.data)
-            voxels = part.view(header.dtype)
-            if not layout.stored.isnative:
-                voxels.byteswap(inplace=True)
-            yield voxels.reshape((x, y, -1), order="F")
+        yield from _filled(layout, planes, inflater.fill)
         inflater.finish()
+
+    def _streamed(self, file: BinaryIO, layout: _Layout, planes: int) -> Iterator[NDArray[Any]]:
+        file.seek(layout.offset)
+
+        def fill(target: memoryview) -> None:
+            while len(target):  # the size of the file was checked, and it raises where it has changed
+                target = target[file.readinto(target) :]  # type: ignore[attr-defined]
+
+        return _filled(layout, planes, fill)
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -200,15 +204,31 @@ class _Frame:
     count: int
 
 
+def _filled(layout: _Layout, planes: int, fill: Callable[[memoryview], None]) -> Iterator[NDArray[Any]]:
+    """Slabs of voxels that come as bytes, one after the other into the same memory."""
+    dtype = layout.header.dtype
+    x, y, z = layout.header.grid.shape
+    raw = np.empty(x * y * min(planes, z) * dtype.itemsize, np.uint8)  # touched as voxels arrive, not before
+    for first in range(0, z, planes):
+        part = raw[: x * y * min(planes, z - first) * dtype.itemsize]
+        fill(part.data)
+        voxels = part.view(dtype)
+        if not layout.stored.isnative:
+            voxels.byteswap(inplace=True)
+        yield voxels.reshape((x, y, -1), order="F")
+
+
 @contextmanager
-def _opened(path: Path) -> Iterator[BinaryIO]:
+def _opened(path: Place) -> Iterator[BinaryIO]:
     """Open a regular file; whatever the system or a decompressor raises leaves as one of our errors."""
     try:
+        if isinstance(path, Remote):
+            with path.open() as file:
+                yield file
+            return
         mode = path.stat().st_mode
         if stat.S_ISDIR(mode):
-            raise InvalidInput(
-                f"{path}: is a folder, but a NIfTI file was expected; give a file inside it, or rename it"
-            )
+            raise IsADirectoryError
         if not stat.S_ISREG(mode):  # opening a pipe would wait for ever
             raise InvalidInput(f"{path}: is a {_kind(mode)}, but a NIfTI file was expected; write it to disk first")
         with path.open("rb", buffering=0) as file:
@@ -217,16 +237,21 @@ def _opened(path: Path) -> Iterator[BinaryIO]:
         raise DamagedFile(
             f"{path}: the compressed data are damaged ({fault}); copy or export the file again"
         ) from fault
+    except IsADirectoryError as fault:
+        raise InvalidInput(
+            f"{path}: is a folder, but a NIfTI file was expected; give a file inside it, or rename it"
+        ) from fault
     except (FileNotFoundError, NotADirectoryError) as fault:
+        if isinstance(path, Remote):
+            raise NotFound(f"{path}: {fault.strerror}") from fault
         if path.is_symlink():
             raise NotFound(
                 f"{path}: is a link to {path.readlink()}, which does not exist; repair or remove it"
             ) from fault
         raise NotFound(f"{path}: no such file; check the spelling") from fault
     except OSError as fault:
-        raise UnreadableFile(
-            f"{path}: cannot be read: {fault.strerror or fault}; check permissions and disk"
-        ) from fault
+        todo = "" if isinstance(path, Remote) else "; check permissions and disk"  # what a store says has its advice
+        raise UnreadableFile(f"{path}: cannot be read: {fault.strerror or fault}{todo}") from fault
     except MemoryError as fault:
         raise UnreadableFile(f"{path}: its voxels do not fit into memory ({fault}); use a machine with more") from fault
 

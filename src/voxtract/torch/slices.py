@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,6 +19,7 @@ from voxtract.layout import said_of
 from voxtract.model import Components, Findings
 from voxtract.read.extraction import Extraction, open_extraction
 from voxtract.read.images import AGAIN, read_image
+from voxtract.storage import Place, Remote
 from voxtract.torch.masks import KeptMasks, check_kept
 from voxtract.torch.tensors import Item, Origin, Rows, Target, Transform, image_tensor
 
@@ -36,7 +36,7 @@ class SliceDataset(Dataset[Item]):
 
     Parameters
     ----------
-    folder : path
+    folder : path or URL
         Output folder of the extraction.
     views : sequence of {"axial", "coronal", "sagittal"}, optional
         By default all that were extracted.
@@ -66,7 +66,7 @@ class SliceDataset(Dataset[Item]):
 
     def __init__(
         self,
-        folder: str | os.PathLike[str],
+        folder: str | os.PathLike[str] | Remote,
         *,
         views: Sequence[View] | None = None,
         split: str | None = None,
@@ -78,7 +78,7 @@ class SliceDataset(Dataset[Item]):
         found = [one for one in _chosen(extraction, views, split) if one.suffix]
         if not found:
             raise InvalidInput(f"{folder}: was extracted without images; extract with images='tiff' (--images tiff)")
-        self.root: Path = extraction.root
+        self.root: Place = extraction.root
         self.transform = transform
         self._class_map = extraction.class_map
         self._planes: list[Findings] = [replace(one, rows=Components.none()) for one in found]
@@ -120,11 +120,13 @@ class SliceDataset(Dataset[Item]):
         plane = self._planes[self._plane[number]]
         return Origin(plane.case_id, plane.plane.view, int(self._slice[number]))
 
-    def file(self, index: int) -> Path:
+    def file(self, index: int) -> Place:
         """Image file of an item."""
-        number = self._number(index)
+        return self.root / self._name(self._number(index))
+
+    def _name(self, number: int) -> str:
         name: str = self._planes[self._plane[number]].name(int(self._slice[number]))
-        return self.root / name
+        return name
 
     def _number(self, index: int) -> int:
         return range(len(self))[index]
@@ -134,9 +136,9 @@ class SliceDataset(Dataset[Item]):
         listed: dict[str, set[str]] = {}
         missing = []
         for number in range(len(self)):
-            folder, name = os.path.split(self.file(number))
+            folder, name = os.path.split(self._name(number))
             if folder not in listed:
-                listed[folder] = _listing(folder)
+                listed[folder] = _listing(self.root / folder)
             if name not in listed[folder]:
                 missing.append(self.file(number))
         if missing:
@@ -192,10 +194,13 @@ def _masks(extraction: Extraction, found: Iterable[Findings]) -> list[KeptMasks]
     return [KeptMasks.of(extraction, one) for one in found]
 
 
-def _listing(folder: str) -> set[str]:
+def _listing(folder: Place) -> set[str]:
     try:
+        if isinstance(folder, Remote):
+            return {entry.name for entry in folder.entries()}
         return set(os.listdir(folder))  # noqa: PTH208 - names are all that is wanted of a folder of a million files
     except (FileNotFoundError, NotADirectoryError):
         return set()
     except OSError as why:
-        raise UnreadableFile(f"{folder}: cannot be listed: {why.strerror}; check its permissions") from why
+        todo = "" if isinstance(folder, Remote) else "; check its permissions"
+        raise UnreadableFile(f"{folder}: cannot be listed: {why.strerror}{todo}") from why

@@ -21,6 +21,7 @@ from typing import NamedTuple
 from isal.isal_zlib import crc32  # 3 times as fast as zlib's
 
 from voxtract.errors import OutputError, VoxtractError
+from voxtract.storage import Place
 
 Content = str | bytes | Sequence[bytes | memoryview]
 
@@ -53,6 +54,7 @@ class Staging:
 
     def __init__(self, root: Path) -> None:
         self._root = os.fspath(root)
+        self._final = self._root  # what messages call it
         self._names = itertools.count()  # next() is atomic
         self._folders: set[str] = set()  # known to be there
         self._stage = ""
@@ -64,7 +66,7 @@ class Staging:
             _remove_abandoned(self._root)
             self._stage, self._lock = _new_stage(self._root)
         except OSError as why:
-            raise _explained(why, self._root, 0) from why
+            raise _explained(why, self._root, self._root, 0) from why
         return self
 
     def __exit__(
@@ -79,25 +81,24 @@ class Staging:
             batch.write(name, content)
 
     @property
-    def root(self) -> Path:
+    def root(self) -> Place:
         """The output folder."""
         return Path(self._root)
 
     def write_pieces(self, name: str, pieces: Iterable[bytes]) -> Note:
         """Write one file that need not fit into memory; as `write`."""
         note = Note(name, 0, 0)
-        final, staged = f"{self._root}/{name}", f"{self._stage}/{next(self._names)}"
+        staged = f"{self._stage}/{next(self._names)}"
         try:
             with Path(staged).open("wb") as file:
                 for piece in pieces:
                     file.write(piece)
                     note = note.extended([piece])
-            self._make_folder(final)
-            Path(staged).replace(final)
         except OSError as why:
             if isinstance(why, VoxtractError):
                 raise
-            raise _explained(why, final, 0) from why
+            raise self._explained(why, name, 0) from why
+        self._put_in_place([(staged, name)])
         return note
 
     @contextmanager
@@ -117,28 +118,36 @@ class Staging:
         batch = Batch(self, noted=noted)
         try:
             yield batch
-            for staged, final in batch.files:
-                try:
-                    self._make_folder(final)
-                    os.replace(staged, final)  # noqa: PTH105 - once per slice, and a Path costs more than the call
-                except OSError as why:
-                    raise _explained(why, final, 0) from why
+            self._put_in_place(batch.files)
         except BaseException:
             for staged, _ in batch.files:
                 Path(staged).unlink(missing_ok=True)
             raise
 
+    def _put_in_place(self, files: Sequence[tuple[str, str]]) -> None:
+        """Give staged files their names."""
+        for staged, name in files:
+            final = f"{self._root}/{name}"
+            try:
+                self._make_folder(final)
+                os.replace(staged, final)  # noqa: PTH105 - once per slice, and a Path costs more than the call
+            except OSError as why:
+                raise self._explained(why, name, 0) from why
+
     def _stage_file(self, name: str, parts: Sequence[bytes | memoryview]) -> tuple[str, str]:
-        final = f"{self._root}/{name}"
         staged = f"{self._stage}/{next(self._names)}"
         try:
             _write(staged, parts)
         except BaseException as why:
             Path(staged).unlink(missing_ok=True)
             if isinstance(why, OSError):
-                raise _explained(why, final, _size(parts)) from why
+                raise self._explained(why, name, _size(parts)) from why
             raise
-        return staged, final
+        return staged, name
+
+    def _explained(self, why: OSError, name: str, size: int) -> OutputError:
+        place = self._stage if self._final != self._root else f"{self._root}/{name}"
+        return _explained(why, f"{self._final}/{name}", place, size)
 
     def _make_folder(self, final: str) -> None:
         folder = final[: final.rindex("/")]
@@ -256,11 +265,15 @@ def _remove_abandoned(root: str) -> None:
                 os.close(lock)
 
 
-def _explained(why: OSError, path: str, size: int) -> OutputError:
-    """Say in words what `why` means for `path`, and what to do."""
+def _explained(why: OSError, path: str, place: str, size: int) -> OutputError:
+    """Say in words what `why` means for `path`, which was being written at `place`, and what to do."""
     reason = why.strerror or str(why)
     if why.errno in (errno.ENOSPC, errno.EDQUOT):
-        reason = f"no space left: {size:,} bytes are needed, {_free(path):,} are free; make room or choose another disk"
+        where = "" if path.startswith(place) else f" in {place}, where it is made"
+        reason = (
+            f"no space left{where}: {size:,} bytes are needed, {_free(place):,} are free; "
+            "make room or choose another disk"
+        )
     elif why.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         reason = f"no permission to write there ({reason}); choose another output folder or change its permissions"
     elif why.errno in (errno.EEXIST, errno.ENOTDIR):
