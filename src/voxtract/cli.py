@@ -523,7 +523,7 @@ def _add_source(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--image", type=_place, metavar="PATH", help="image file or folder, named")
     group.add_argument("--labels", type=_place, metavar="PATH", help="label file or folder, named")
-    group.add_argument("--format", metavar="NAME", help="take SOURCE as this format: nifti")
+    group.add_argument("--format", metavar="NAME", help="take SOURCE as this format: nifti, zarr")
     group.add_argument("--recursive", action="store_true", help="look into subfolders too")
     group.add_argument("--volume-index", type=int, metavar="N", help="frame of 4D files, from 0")
     group.add_argument(

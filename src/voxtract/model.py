@@ -30,6 +30,10 @@ class Header:
         Value of a voxel = stored * slope + intercept.
     where : str
         The file (or member, or URL) for messages.
+    depth : int
+        Planes along z that are decoded together.
+    is_mapped : bool
+        Voxels are read where they lie in a file on disk when they are looked at; a volume need not fit into memory.
     """
 
     grid: Grid
@@ -37,6 +41,8 @@ class Header:
     slope: float = 1.0
     intercept: float = 0.0
     where: str = "volume"
+    depth: int = 1
+    is_mapped: bool = False
 
     @property
     def is_scaled(self) -> bool:

@@ -10,6 +10,7 @@ from voxtract.model import Source
 from voxtract.read.folders import (
     Options,
     is_folder,
+    is_volume_folder,
     open_folder,
     open_images,
     open_labels,
@@ -22,7 +23,7 @@ from voxtract.storage import Place, Remote, place
 
 __all__ = ["FORMATS", "NiftiFile", "is_folder", "open_source", "plain_file", "plain_folder"]
 
-FORMATS = ("nifti",)
+FORMATS = ("nifti", "zarr")
 
 PathLike = str | os.PathLike[str] | Remote
 Suffixes = str | Sequence[str]
@@ -41,10 +42,13 @@ def open_source(
 ) -> Source:
     """List the cases that a file, a folder, or a pair of them holds; no header is read.
 
+    All of them may be URLs: ``s3://``, ``gs://``, ``az://`` and others (``pip install 'voxtract[cloud]'``); of
+    ``https://`` single files.
+
     ==============================  =====================================================================
     given                           cases
     ==============================  =====================================================================
-    a NIfTI file                    this image
+    a NIfTI file, or a .zarr        this image (of an OME-Zarr image with the label images inside it)
     a folder of NIfTI files         an image each, or pairs where ``<case>_seg`` lies beside ``<case>``
     a folder with two folders       pairs from ``images`` and ``labels`` (or ``imagesTr`` and ``labelsTr``
                                     as nnU-Net has them, ``img`` and ``mask``, and their like)
@@ -53,16 +57,16 @@ def open_source(
     ``path``, ``image=`` and more   `image` and `labels` lie in the folder `path`
     ==============================  =====================================================================
 
-    A case's id is its file name without ``.nii`` or ``.nii.gz``; with `recursive`, the folders on the way to it come
-    first, joined by ``_``. Images and labels make a pair if they have the same id, as they are or after the suffix is
-    taken off: ``case_0000`` and ``case`` (nnU-Net), ``case`` and ``case_seg``. Where images and labels are both in
-    play, only pairs are cases; each file left over is in ``source.skipped`` with the reason.
+    A case's id is its file name without ``.nii``, ``.nii.gz`` or ``.zarr``; with `recursive`, the folders on the way to
+    it come first, joined by ``_``. Images and labels make a pair if they have the same id, as they are or after the
+    suffix is taken off: ``case_0000`` and ``case`` (nnU-Net), ``case`` and ``case_seg``. Where images and labels are
+    both in play, only pairs are cases; each file left over is in ``source.skipped`` with the reason.
 
     Parameters
     ----------
     path, image, labels : path, optional
         Files or folders; `labels` are label volumes.
-    format : {"nifti"}, optional
+    format : {"nifti", "zarr"}, optional
         Take `path` as this, whatever its name.
     recursive : bool
         Look into the folders of a folder too (not through links, nor into hidden ones).
@@ -91,10 +95,10 @@ def open_source(
     """
     if format is not None:
         check_choice("format", format, FORMATS)
-    options = Options(recursive, volume_index, _suffixes(image_suffix), _suffixes(labels_suffix), format is not None)
+    options = Options(recursive, volume_index, _suffixes(image_suffix), _suffixes(labels_suffix), format)
     base = place(path or "")
     if image is None and path is not None:  # path is the images, beside labels= or alone
-        if labels is None and is_folder(base):
+        if labels is None and is_folder(base) and not is_volume_folder(base, options):
             return open_folder(base, options)
         base, image = place(""), path
     if image is not None and labels is not None:

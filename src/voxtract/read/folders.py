@@ -5,15 +5,17 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Container, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from voxtract.errors import InvalidInput, NotFound, UnreadableFile
 from voxtract.model import Case, LabelVolume, Skipped, Source
 from voxtract.read.nifti import NiftiFile
+from voxtract.read.zarr import ZarrFile, is_zarr
 from voxtract.storage import Entry, Place, Remote, place
 
 NIFTI = (".nii.gz", ".nii")
+ZARR = (".ome.zarr", ".zarr")
 # Volumes of other formats are reported as skipped; text, tables and pictures beside the volumes are not.
 OTHER_VOLUMES = (
     ".hdr",
@@ -29,7 +31,9 @@ OTHER_VOLUMES = (
     ".nii.xz",
     ".nii.zst",
 )
-RECOGNISED = "a .nii or .nii.gz file, a folder of them, or a folder with images/ and labels/ (imagesTr/ and labelsTr/)"
+RECOGNISED = (
+    "a .nii or .nii.gz file, a folder of them, a folder with images/ and labels/ (imagesTr/ and labelsTr/), or a .zarr"
+)
 
 IMAGE_FOLDERS = ("images", "imagestr", "image", "imgs", "img")
 LABELS_FOLDERS = ("labels", "labelstr", "label", "masks", "mask", "segmentations", "segmentation", "segs", "seg")
@@ -51,7 +55,7 @@ class Options:
     volume_index: int | None = None
     image_suffix: Suffixes = None
     labels_suffix: Suffixes = None
-    any_name: bool = False
+    format: str | None = None
 
     def image_ids(self, name: str) -> list[str]:
         """Case ids that an image of this name may have, best first."""
@@ -68,6 +72,11 @@ class _Named:
 
     path: Place
     name: str
+    is_zarr: bool = False
+
+    def volume(self, index: int | None) -> NiftiFile | ZarrFile:
+        """What it holds."""
+        return ZarrFile(self.path, index) if self.is_zarr else NiftiFile(self.path, index)
 
 
 @dataclass(slots=True)
@@ -116,7 +125,7 @@ def plain_file(path: str | os.PathLike[str] | Remote, kind: Kind, volume_index: 
     if is_folder(path):
         many = {"image": "extract_slices_dataset", "labels": "extract_annotations_dataset"}[kind]
         raise InvalidInput(f"{path}: is a folder, but a .nii.gz or .nii file was expected; {many} takes a folder")
-    return _alone(str(path), _single(path, any_name=False), kind, volume_index)
+    return _alone(str(path), _single(path, Options()), kind, volume_index)
 
 
 def open_folder(folder: Place, options: Options) -> Source:
@@ -137,8 +146,14 @@ def open_folder(folder: Place, options: Options) -> Source:
 
 
 def open_images(image: Place, options: Options) -> Source:
-    """List a file or folder as images."""
-    return _alone(str(image), _listed(image, options), "image", options.volume_index, options.image_suffix)
+    """List a file or folder as images; the label images inside an OME-Zarr image belong to it."""
+    source = _alone(str(image), _listed(image, options), "image", options.volume_index, options.image_suffix)
+    if not is_volume_folder(image, options):
+        return source
+    (case,) = source.cases
+    whole = ZarrFile(image, options.volume_index)
+    labels = tuple(LabelVolume(ZarrFile(image / "labels" / name), name) for name in whole.label_names())
+    return replace(source, cases=(replace(case, labels=labels),))
 
 
 def open_labels(labels: Place, options: Options) -> Source:
@@ -150,7 +165,7 @@ def open_pairs(image: Place, labels: Place, options: Options) -> Source:
     """List pairs of two files, which belong together whatever their names, or of two folders."""
     description = f"{image} with {labels}"
     images, others = _listed(image, options), _listed(labels, options)
-    if is_folder(image) or is_folder(labels):
+    if any(is_folder(one) and not is_volume_folder(one, options) for one in (image, labels)):
         return _paired(description, images, others, options)
     (one,), (other,) = images.files, others.files
     shared = [i for i in options.image_ids(one.name) if i in options.labels_ids(other.name)]
@@ -173,6 +188,20 @@ def is_folder(path: Place) -> bool:
     except OSError as fault:
         todo = "" if isinstance(path, Remote) else "; check the permissions on the way"
         raise UnreadableFile(f"{path}: cannot be looked at: {fault.strerror}{todo}") from fault
+
+
+def is_volume_folder(path: Place, options: Options) -> bool:
+    """Whether `path` is one volume though it is a folder; raises as `is_folder`."""
+    if options.format is not None:
+        return options.format == "zarr"
+    if path.name.lower().endswith(ZARR):
+        return True
+    if not is_folder(path):
+        return False
+    try:
+        return is_zarr(path)
+    except OSError as fault:
+        raise UnreadableFile(f"{path}: cannot be looked at: {fault.strerror}") from fault
 
 
 def _entries(folder: Place) -> Sequence[os.DirEntry[str] | Entry]:
@@ -202,8 +231,8 @@ def _hidden(entry: os.DirEntry[str] | Entry, listing: _Listing) -> bool:
 
 def _listed(path: Place, options: Options) -> _Listing:
     """List the volumes of a folder, or the one file."""
-    if not is_folder(path):
-        return _single(path, options.any_name)
+    if not is_folder(path) or is_volume_folder(path, options):
+        return _single(path, options)
     listing = _Listing()
     _descend(path, "", options.recursive, listing)
     if not listing.files:
@@ -214,9 +243,10 @@ def _listed(path: Place, options: Options) -> _Listing:
 
 def _descend(folder: Place, prefix: str, recursive: bool, listing: _Listing) -> None:
     for entry in _entries(folder):
-        if _is_nifti(entry.name):  # also a folder or a broken link of that name: reading it says what is wrong
+        one_folder = entry.name.lower().endswith(ZARR)
+        if one_folder or _is_nifti(entry.name):  # whatever it is: reading it says what is wrong
             if not _hidden(entry, listing):
-                listing.files.append(_Named(place(entry.path), prefix + _stem(entry.name)))
+                listing.files.append(_Named(place(entry.path), prefix + _stem(entry.name), one_folder))
         elif entry.name.lower().endswith(OTHER_VOLUMES):
             listing.skip(entry.path, "is no .nii or .nii.gz file; convert it to NIfTI")
         elif recursive and entry.is_dir() and not _hidden(entry, listing):
@@ -229,17 +259,18 @@ def _descend(folder: Place, prefix: str, recursive: bool, listing: _Listing) -> 
                 listing.skip(entry.path, str(fault))
 
 
-def _single(path: Place, any_name: bool) -> _Listing:
+def _single(path: Place, options: Options) -> _Listing:
     if isinstance(path, Remote):
         _check_there(path)
     elif not os.path.lexists(path):
         raise NotFound(f"{path}: no such file or folder; check the spelling")
-    if not any_name and not _is_nifti(path.name):
+    one_folder = is_volume_folder(path, options)
+    if options.format is None and not one_folder and not _is_nifti(path.name):
         raise InvalidInput(f"{path}: is not recognised; give {RECOGNISED}, or format='nifti' if the file is one")
     name = _stem(path.name)
     if name in ("", ".", ".."):
         raise InvalidInput(f"{path}: {name!r} cannot be a case id, which names a folder; rename the file")
-    return _Listing([_Named(path, name)])
+    return _Listing([_Named(path, name, one_folder)])
 
 
 def _check_there(path: Remote) -> None:
@@ -272,7 +303,7 @@ def _is_nifti(name: str) -> bool:
 
 
 def _stem(name: str) -> str:
-    return next((name[: -len(end)] for end in NIFTI if name.lower().endswith(end)), name)
+    return next((name[: -len(end)] for end in NIFTI + ZARR if name.lower().endswith(end)), name)
 
 
 def _left(listing: _Listing) -> str:
@@ -317,7 +348,7 @@ def _alone(
             owner[ids[0]] = file
     if not owner:
         raise NotFound(f"{description}: no file name ends with {_any_of(suffix or ())}; choose another suffix or none")
-    files = {i: NiftiFile(file.path, volume_index) for i, file in owner.items()}
+    files = {i: file.volume(volume_index) for i, file in owner.items()}
     cases = (Case(i, f) if kind == "image" else Case(i, labels=(LabelVolume(f),)) for i, f in files.items())
     return Source(description, tuple(cases), tuple(listing.skipped))
 
@@ -357,7 +388,7 @@ def _paired(description: str, images: _Listing, labels: _Listing, options: Optio
 
 
 def _case(case: str, image: _Named, labels: _Named, volume_index: int | None) -> Case:
-    return Case(case, NiftiFile(image.path, volume_index), (LabelVolume(NiftiFile(labels.path, volume_index)),))
+    return Case(case, image.volume(volume_index), (LabelVolume(labels.volume(volume_index)),))
 
 
 def _why_unpaired(image: _Named, pairs: Container[str], options: Options) -> str:

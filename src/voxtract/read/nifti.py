@@ -146,7 +146,12 @@ class NiftiFile:
         found = decode(block, self.where)
         frame = _frame(found, self.volume_index, self.where)
         header = Header(
-            Grid(frame.shape, found.affine), found.stored.newbyteorder("="), found.slope, found.intercept, self.where
+            Grid(frame.shape, found.affine),
+            found.stored.newbyteorder("="),
+            found.slope,
+            found.intercept,
+            self.where,
+            is_mapped=not compressed and found.stored.isnative and not isinstance(self.path, Remote),
         )
         _check_size(header, found.offset, frame.count, size, compressed)
         return _Layout(header, found, found.offset + frame.index * header.nbytes, compressed)

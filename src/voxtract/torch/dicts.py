@@ -44,9 +44,7 @@ def monai_dicts(data: SliceDataset | Source | str | os.PathLike[str] | Remote) -
         data = SliceDataset(data) if (place(data) / JOURNAL).exists() else open_source(data)
     if isinstance(data, SliceDataset):
         if isinstance(data.root, Remote):
-            raise InvalidInput(
-                f"{data.root}: MONAI reads files only; copy the folder to a disk, or take SliceDataset"
-            )
+            raise InvalidInput(f"{data.root}: MONAI reads files only; copy the folder to a disk, or take SliceDataset")
         return [_of_slice(data, number) for number in range(len(data))]
     return [_of_case(case) for case in data.cases]
 
