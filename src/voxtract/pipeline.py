@@ -14,7 +14,6 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from functools import partial
-from pathlib import Path
 from typing import Any, Literal, Unpack
 
 import numpy as np
@@ -36,7 +35,9 @@ from voxtract.read.extraction import LEFT_OUT, open_extraction
 from voxtract.report import CaseResult, Report
 from voxtract.settings import OF_SLICES, AnnotationOptions, DataOptions, ImageOptions, Settings
 from voxtract.splits import assign, fold_lists, folds, split_lists
+from voxtract.storage import Place, Remote, place
 from voxtract.write.files import Staging
+from voxtract.write.remote import staging as staging_of
 
 log = logging.getLogger("voxtract")
 
@@ -52,8 +53,8 @@ class ExtractOptions(ImageOptions, AnnotationOptions, DataOptions, total=False):
 
 
 def extract(
-    source: Source | str | os.PathLike[str],
-    output_path: str | os.PathLike[str],
+    source: Source | str | os.PathLike[str] | Remote,
+    output_path: str | os.PathLike[str] | Remote,
     views: Sequence[View] | None = None,
     *,
     images: Literal["tiff", "png", "webdataset", "zarr"] | None = "tiff",
@@ -76,10 +77,10 @@ def extract(
 
     Parameters
     ----------
-    source : Source or path
-        What :func:`voxtract.open_source` returns, or a path for it.
-    output_path : path
-        Folder to write to; made where it is missing.
+    source : Source, path or URL
+        What :func:`voxtract.open_source` returns, or what it opens.
+    output_path : path or URL
+        Folder to write to; made where it is missing. At a URL the files of a case appear when they are all made.
     views : sequence of {"axial", "coronal", "sagittal"}, optional
         By default those that the source names for a case, else axial.
     images : {"tiff", "png", "webdataset", "zarr"}, optional
@@ -123,8 +124,8 @@ def extract(
     """
     settings = Settings(views=views, images=images, annotations=annotations, target_size=target_size, **options)
     return extract_source(
-        open_source(source) if isinstance(source, str | os.PathLike) else source,
-        Path(output_path),
+        source if isinstance(source, Source) else open_source(source),
+        place(output_path),
         settings,
         backend=backend,
         workers=workers,
@@ -138,7 +139,7 @@ def extract(
 
 def extract_source(
     source: Source,
-    output: Path,
+    output: Place,
     settings: Settings,
     *,
     resume: bool = False,
@@ -166,7 +167,7 @@ def extract_source(
 
 def run(
     source: Source,
-    output: Path,
+    output: Place,
     settings: Settings,
     *,
     backend: str = "auto",
@@ -208,7 +209,7 @@ def run(
             log.warning("%s: %s", remark.where, remark.message)
         bar = Progress(len(source.cases), title, show=progress, log_errors=not keep_files)
         parts, lists = divide(source, settings, workers)
-        with Staging(output) as staging:
+        with staging_of(output) as staging:
             with bar:
                 desk = Desk(settings, journal, bar, parts, keep_files)
                 if client is None:
@@ -330,7 +331,7 @@ def check_run(backend: str, workers: int | None) -> tuple[Backend, int]:
 
 
 def plan(
-    source: Source, output: Path, settings: Settings, *, backend: str = "auto", workers: int | None = None
+    source: Source, output: Place, settings: Settings, *, backend: str = "auto", workers: int | None = None
 ) -> Report:
     """Say what :func:`run` would make of each case, from the headers alone; nothing is written."""
     check_cases(source, settings)

@@ -18,13 +18,14 @@ from voxtract.pipeline import run
 from voxtract.read import plain_file, plain_folder
 from voxtract.report import Report
 from voxtract.settings import AnnotationOptions, ImageOptions, Settings
+from voxtract.storage import Place, Remote, place
 from voxtract.write import FILES
-from voxtract.write.files import Staging
+from voxtract.write.remote import staging as staging_of
 from voxtract.write.tables import stats_text
 
 log = logging.getLogger("voxtract")
 
-PathLike = str | os.PathLike[str]
+PathLike = str | os.PathLike[str] | Remote
 
 
 def extract_slices_dataset(
@@ -96,7 +97,7 @@ def extract_slices_dataset(
     )
     run_plain(
         plain_folder(nii_folder, "image", volume_index),
-        Path(output_path),
+        place(output_path),
         settings,
         "slices",
         save_stats=save_stats,
@@ -163,7 +164,7 @@ def extract_annotations_dataset(
     )
     run_plain(
         plain_folder(nii_folder, "labels", volume_index),
-        Path(output_path),
+        place(output_path),
         settings,
         "annotations",
         save_stats=save_stats,
@@ -217,7 +218,7 @@ def extract_slices(
         pad_value=pad_value,
         **options,
     )
-    return _one_file(plain_file(nii_path, "image", volume_index), Path(output_path), settings, backend, debug)
+    return _one_file(plain_file(nii_path, "image", volume_index), place(output_path), settings, backend, debug)
 
 
 def extract_annotations(
@@ -264,12 +265,12 @@ def extract_annotations(
         target_size=target_size,
         **_unpadded(options),
     )
-    return _one_file(plain_file(nii_path, "labels", volume_index), Path(output_path), settings, backend, debug)
+    return _one_file(plain_file(nii_path, "labels", volume_index), place(output_path), settings, backend, debug)
 
 
 def run_plain(
     source: Source,
-    output: Path,
+    output: Place,
     settings: Settings,
     kind: Literal["slices", "annotations"],
     *,
@@ -293,7 +294,7 @@ def run_plain(
     )
     if save_stats:
         counts = [(Path(r.inputs[0]).name, getattr(r, kind)[view]) for r in report.done]
-        with Staging(output) as staging:
+        with staging_of(output) as staging:
             staging.write(f"{view}_{kind}_stats.csv", stats_text(kind, counts))
     return report
 
@@ -303,7 +304,7 @@ def _unpadded(options: AnnotationOptions) -> AnnotationOptions:
     return {"index_width": 0, **options}
 
 
-def _one_file(source: Source, output: Path, settings: Settings, backend: str, debug: bool) -> list[str]:
+def _one_file(source: Source, output: Place, settings: Settings, backend: str, debug: bool) -> list[str]:
     report = run(source, output, settings, backend=backend, progress=False, keep_files=True)
     (result,) = report.results
     if result.error is not None:

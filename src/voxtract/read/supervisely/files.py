@@ -17,6 +17,8 @@ from voxtract.read.stored import times
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from voxtract.storage import Remote
+
 log = logging.getLogger("voxtract")
 
 _TIE = 1e-4  # voxels; of two that are equally near the one of the higher index, as labels are resampled elsewhere
@@ -77,7 +79,7 @@ class _Of:
         return self.file.volume_index
 
     @property
-    def paths(self) -> Sequence[str]:
+    def paths(self) -> Sequence[str | Remote]:
         """Those of the file."""
         return self.file.paths
 
