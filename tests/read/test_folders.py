@@ -191,7 +191,7 @@ def test_a_file_that_is_not_recognised(tmp_path: Path) -> None:
 
 
 def test_words_that_are_wrong(tmp_path: Path) -> None:
-    assert complaint(InvalidInput, tmp_path, format="dicom") == "format 'dicom' is not known; allowed: 'nifti'"
+    assert complaint(InvalidInput, tmp_path, format="dicom") == "format 'dicom' is not known; allowed: 'nifti', 'zarr'"
     assert complaint(InvalidInput) == "nothing to open; give a path, image= or labels="
     touch(tmp_path, "a.nii.gz")
     for empty in ("", (), ("_seg", "")):
