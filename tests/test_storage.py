@@ -767,6 +767,13 @@ class TestHttp:
         source = open_source(image=f"{base}/plain.nii", labels=f"{base}/a%20b.nii.gz")
         assert voxtract.extract(source, tmp_path / "out").exit_code == 0
 
+    def test_zarr(self, port: int, tmp_path: Path) -> None:
+        zarr = pytest.importorskip("zarr", reason="the extra 'zarr' is not installed")
+        array = zarr.create_array(str(tmp_path / "www/b.zarr"), shape=(19, 80, 90), chunks=(4, 80, 90), dtype="i2")
+        array[...] = self.NOISE.T
+        source = open_source(f"http://127.0.0.1:{port}/b.zarr")
+        np.testing.assert_array_equal(source.cases[0].image.read().data, self.NOISE)  # type: ignore[union-attr]
+
     @pytest.mark.usefixtures("impatient")
     def test_what_is_wrong(self, port: int) -> None:
         base = f"http://127.0.0.1:{port}"
@@ -788,6 +795,62 @@ class TestHttp:
         )
         assert front.faults[0].seen == 2
         front.close()
+
+
+class FakeError(Exception):
+    """As the libraries for Google's and Azure's stores raise them."""
+
+    def __init__(self, **told: Any) -> None:
+        super().__init__("https://store/a?sig=open-sesame")
+        vars(self).update(told)
+
+
+class DefaultCredentialsError(FakeError):
+    pass
+
+
+@pytest.mark.parametrize(
+    ("why", "kind", "said", "tries"),
+    [
+        (FakeError(code=503), OSError, "busy or out of order (it answers 503)", 5),
+        (FakeError(status_code=429), OSError, "busy or out of order (it answers 429)", 5),
+        (FakeError(code=403), PermissionError, "no access to this place (403)", 1),
+        (FakeError(status_code=404), FileNotFoundError, "nothing of this name", 1),
+        (FakeError(code=400), OSError, "the store refuses (400)", 1),
+        (FakeError(), OSError, "is not reached, or the connection broke (FakeError)", 5),
+        (DefaultCredentialsError(), PermissionError, "no access to this place", 1),
+        (FileNotFoundError("The specified container does not exist."), FileNotFoundError, "no such bucket", 1),
+        (TimeoutError(), TimeoutError, "does not answer in time", 5),
+        (ConnectionResetError(104, "x"), OSError, "is not reached", 5),
+        (NotImplementedError(), OSError, "the store refuses (NotImplementedError)", 1),
+    ],
+)
+@pytest.mark.usefixtures("impatient")
+def test_what_libraries_raise_is_told_in_our_words(
+    why: Exception, kind: type[OSError], said: str, tries: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "gcsfs.retry", type("fake", (), {"HttpError": FakeError}))
+    calls = []
+
+    def fail() -> None:
+        calls.append(1)
+        raise why
+
+    with pytest.raises(kind) as caught:
+        storage.tried(fail)
+    assert said in (caught.value.strerror or "")
+    assert len(calls) == tries
+    assert "open-sesame" not in str(caught.value)
+    assert caught.value.__cause__ is None
+
+
+def test_a_cluster_has_no_common_memory(memory: Remote) -> None:
+    pytest.importorskip("distributed", reason="the extra 'dask' is not installed")
+    from voxtract import cluster
+
+    nobody: Any = None
+    with pytest.raises(InvalidInput, match=r"memory://bucket: each process of a cluster has a memory of its own"):
+        cluster.do_all(nobody, (), nobody, memory, backend="cpu", memory_limit=None)
 
 
 class TestSecrets:
