@@ -475,7 +475,7 @@ def _parser() -> argparse.ArgumentParser:
 
     one = _command(commands, "extract", _extract, "images and annotations together, several views from one decode")
     _add_source(one)
-    one.add_argument("output", type=_place, metavar="OUT", help="folder to write to; made where it is missing")
+    one.add_argument("output", type=_place, metavar="OUT", help="folder or URL to write to; made if missing")
     one.add_argument("--views", nargs="+", choices=VIEWS, help="views to cut (default: the source's own, else axial)")
     one.add_argument(
         "--annotations",
@@ -550,7 +550,7 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("--workers", type=int, metavar="N", help="threads (default: usable cores)")
 
     one = _command(commands, "demo", _demo, "make a small data set, extract it, draw a contact sheet")
-    one.add_argument("output", type=_place, metavar="OUT", help="folder to write to; made where it is missing")
+    one.add_argument("output", type=_place, metavar="OUT", help="folder or URL to write to; made if missing")
 
     _command(commands, "doctor", _doctor, "which backends and codecs this installation has, and why not")
     return parser
@@ -567,7 +567,7 @@ def _command(commands: Any, name: str, work: Callable[[argparse.Namespace], int]
 
 def _add_plain(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("input", type=_place, metavar="IN", help="folder of .nii.gz files, or one .nii.gz or .nii file")
-    parser.add_argument("output", type=_place, metavar="OUT", help="folder to write to; made where it is missing")
+    parser.add_argument("output", type=_place, metavar="OUT", help="folder or URL to write to; made if missing")
     parser.add_argument("--view", choices=VIEWS, default="axial", help="axis to cut: z, y or x (default: axial)")
     parser.add_argument(
         "--saving-mode", choices=("case", "view"), default="case", help="OUT/<case>/<view> or OUT/<view>"
@@ -579,7 +579,7 @@ def _add_plain(parser: argparse.ArgumentParser) -> None:
 def _add_source(parser: argparse.ArgumentParser, *names: str) -> None:
     group = parser.add_argument_group("source")
     group.add_argument(
-        "source", nargs="?", type=_place, metavar="SOURCE", help="file or folder; its layout is recognised"
+        "source", nargs="?", type=_place, metavar="SOURCE", help="file, folder or URL; its layout is recognised"
     )
     group.add_argument("--image", type=_place, metavar="PATH", help="image file or folder, named")
     group.add_argument("--labels", type=_place, metavar="PATH", help="label file or folder, named")

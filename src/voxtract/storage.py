@@ -27,7 +27,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, cast
 
@@ -49,8 +49,8 @@ _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*(://|::)")
 _QUERY = re.compile(r"\?[^/]*=.*$")
 _USER = re.compile(r"(?<=://)[^/@]*@")
 _READ_ONLY = {"http", "https"}
-# fsspec keeps listings for ever, so that a file that was changed would look as it was
-_FRESH = {"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "http", "https"}
+_ONE_FOR_ALL = {"s3", "s3a", "gs", "gcs"}  # buckets of one owner; others have the server in the URL
+_BUCKETS = {"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss"}
 _PASSING = {408, 425, 429, 500, 502, 503, 504}
 _PASSING_ERRNO = {errno.EBUSY, errno.EAGAIN, errno.ETIMEDOUT, getattr(errno, "EREMOTEIO", errno.EIO)}
 # What the libraries below fsspec raise beside OSError and TimeoutError.
@@ -257,7 +257,7 @@ class Remote:
     def _filesystem(self) -> Any:
         first, mark, rest = self.url.partition("::")
         protocol, _, path = first.partition("://")
-        host = "" if mark else path.partition("/")[0]
+        host = "" if mark or protocol in _ONE_FOR_ALL else path.partition("/")[0]
         try:
             return _filesystem(f"{protocol}://{host}{mark}{rest}", os.getpid())
         except ImportError as why:
@@ -275,7 +275,12 @@ class Remote:
         filesystem, path = self._filesystem(), self._path()
         if filesystem.async_impl:
             named["timeout"] = deadline or DEADLINE_S
-        return tried(lambda: getattr(filesystem, method)(*before, path, *words, **named))
+        try:
+            return tried(lambda: getattr(filesystem, method)(*before, path, *words, **named))
+        except FileNotFoundError:
+            if self.protocol in _BUCKETS and "/" not in path.strip("/"):
+                raise _missing("no such bucket") from None
+            raise
 
 
 Place = Path | Remote
@@ -331,7 +336,11 @@ def _filesystem(root: str, process: int) -> Any:  # noqa: ARG001 - a forked proc
     from fsspec.core import url_to_fs
 
     protocol = root.partition("://")[0]
-    words: dict[str, Any] = {"use_listings_cache": False} if protocol in _FRESH else {}
+    words: dict[str, Any] = {}
+    if protocol in _BUCKETS | _READ_ONLY:
+        # Listings would be kept for ever, so that a file that was changed would look as it was; and one of our own,
+        # since it is set up otherwise than others expect it.
+        words = {"use_listings_cache": False, "skip_instance_cache": True}
     told = conf.get(protocol, {})
     if protocol in ("s3", "s3a") and "config_kwargs" not in told:
         words["config_kwargs"] = {"retries": {"total_max_attempts": 1}}  # `tried` does it, and knows when to stop
@@ -408,7 +417,7 @@ def explained(why: BaseException) -> OSError:
             return TimeoutError(errno.ETIMEDOUT, "the store does not answer in time; try again later")
         return OSError(
             errno.EAGAIN,
-            f"the store cannot be reached, or the connection broke ({_kind(why)}); check address and network",
+            f"the store is not reached, or the connection broke ({_kind(why)}); check address and network",
         )
     if isinstance(why, FileNotFoundError) or status == 404:
         bucket = any(re.search("(bucket|container) does not exist|NoSuchBucket", str(one)) for one in _causes(why))
@@ -418,6 +427,10 @@ def explained(why: BaseException) -> OSError:
     if isinstance(why, OSError) and why.errno and why.strerror and type(why).__module__ == "builtins" and not status:
         return OSError(why.errno, os.strerror(why.errno))
     return OSError(errno.EIO, f"the store refuses ({status or _kind(why)})")
+
+
+def _missing(what: str) -> FileNotFoundError:
+    return FileNotFoundError(errno.ENOENT, f"there is {what}; check the spelling")
 
 
 def _kind(why: BaseException) -> str:
@@ -453,10 +466,18 @@ def _status(why: BaseException) -> int | None:
     for one in _causes(why):
         response = getattr(one, "response", None)
         told = response.get("ResponseMetadata", {}).get("HTTPStatusCode") if isinstance(response, dict) else None
-        for status in (told, *(getattr(one, name, None) for name in ("status", "status_code", "code"))):
-            if isinstance(status, int) and 400 <= status < 600:
+        if (status := _error(told)) is not None:
+            return status
+        if type(one).__module__.startswith("aiohttp.http"):  # numbers what is wrong with an answer like a request
+            continue
+        for name in ("status", "status_code", "code"):
+            if (status := _error(getattr(one, name, None))) is not None:
                 return status
     return None
+
+
+def _error(status: Any) -> int | None:
+    return status if isinstance(status, int) and 400 <= status < 600 else None
 
 
 # --- reading
@@ -485,7 +506,7 @@ class Reader(io.RawIOBase):
         self.size = info.size
         self._filesystem, self._path = remote._filesystem(), remote._path()
         streams = remote.protocol in _READ_ONLY or not (self._filesystem.async_impl or remote.protocol == "memory")
-        self._fetch = _Stream(self._filesystem, self._path).read if streams else self._range
+        self._stream = _Stream(self._filesystem, self._path) if streams else None
         self._crew = None if streams else ThreadPoolExecutor(AHEAD, "voxtract-fetch")
         self._coming: deque[tuple[int, int, Future[bytes]]] = deque()
         self._position = self._first = 0
@@ -529,6 +550,8 @@ class Reader(io.RawIOBase):
         if self._crew is not None:
             self._crew.shutdown(wait=False, cancel_futures=True)
         self._coming.clear()
+        if self._stream is not None:
+            self._stream.close()
         super().close()
 
     def _next(self) -> bytes:
@@ -559,7 +582,7 @@ class Reader(io.RawIOBase):
 
     def _whole(self, begin: int, end: int) -> bytes:
         try:
-            content: bytes = tried(lambda: self._fetch(begin, end))
+            content: bytes = tried(partial(self._range if self._stream is None else self._stream.read, begin, end))
         except FileNotFoundError:
             raise FileNotFoundError(errno.ENOENT, "it vanished while it was read; put it back") from None
         if len(content) != end - begin:
@@ -591,10 +614,17 @@ class _Stream:
                 self._open(begin, until)
             return b"".join(self._pieces(end - begin, until))
         except BaseException:
-            self._file = None
+            self.close()
             raise
 
+    def close(self) -> None:
+        """Let go of the connection or file."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
     def _open(self, begin: int, until: float) -> None:
+        self.close()
         self._position = 0
         if "http" in self._filesystem.protocol:
             headers = {"Accept-Encoding": "identity", "Range": f"bytes={begin}-"}

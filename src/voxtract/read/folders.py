@@ -260,11 +260,12 @@ def _descend(folder: Place, prefix: str, recursive: bool, listing: _Listing) -> 
 
 
 def _single(path: Place, options: Options) -> _Listing:
+    one_folder = is_volume_folder(path, options)
     if isinstance(path, Remote):
-        _check_there(path)
+        if not one_folder:  # a folder need not be there by itself
+            _check_there(path)
     elif not os.path.lexists(path):
         raise NotFound(f"{path}: no such file or folder; check the spelling")
-    one_folder = is_volume_folder(path, options)
     if options.format is None and not one_folder and not _is_nifti(path.name):
         raise InvalidInput(f"{path}: is not recognised; give {RECOGNISED}, or format='nifti' if the file is one")
     name = _stem(path.name)
