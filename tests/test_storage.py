@@ -38,6 +38,7 @@ from voxtract.read import open_source
 from voxtract.read.extraction import JOURNAL, JOURNAL_PARTS, open_extraction, read_journal
 from voxtract.read.images import read_image
 from voxtract.read.nifti import NiftiFile
+from voxtract.read.slices import read_slice
 from voxtract.storage import Reader, Remote, is_url, place
 from voxtract.verify import verify
 from voxtract.write.remote import staging
@@ -370,6 +371,20 @@ class TestExtract:
         again = voxtract.extract(str(source), str(there / "out"), resume=True, **words)
         assert [r.status for r in again.results] == ["resumed"] * 3
         assert verify(str(there / "out")).bad == ()
+
+    @pytest.mark.parametrize("images", ["zarr", "webdataset"])
+    def test_arrays_and_shards_in_place_of_earlier_ones(
+        self, data: Path, tmp_path: Path, s3: Remote, images: Any
+    ) -> None:
+        words: Any = {"images": images, "annotations": None}
+        voxtract.extract(data, str(s3 / "out"), target_size=(20, 20), **words)
+        voxtract.extract(data, str(s3 / "out"), slices="0:3", overwrite=True, **words)
+        voxtract.extract(data, tmp_path / "out", slices="0:3", **words)
+        same_but_for_inputs(contents(s3 / "out"), on_disk(tmp_path / "out"))
+        assert verify(str(s3 / "out")).bad == ()
+        for found in open_extraction(str(s3 / "out")).findings():
+            near = read_slice(tmp_path / "out", found, 2)
+            np.testing.assert_array_equal(read_slice(s3 / "out", found, 2), near)
 
     def test_the_plain_functions(self, data: Path, tmp_path: Path, memory: Remote) -> None:
         there = send(data, memory / "data")

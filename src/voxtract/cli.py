@@ -505,7 +505,7 @@ def _parser() -> argparse.ArgumentParser:
 
     one = _command(commands, "convert", _convert, "whole volumes and annotations from one tool's form into another's")
     _add_source(one, "--from")
-    one.add_argument("output", type=_place, metavar="OUT", help="folder to write to; made where it is missing")
+    one.add_argument("output", type=_place, metavar="OUT", help="folder or URL to write to; made if missing")
     one.add_argument("--to", required=True, metavar="NAME", help=f"one of {', '.join(CONVERT_TO)}")
     one.add_argument(
         "--with",
@@ -550,7 +550,7 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("--workers", type=int, metavar="N", help="threads (default: usable cores)")
 
     one = _command(commands, "demo", _demo, "make a small data set, extract it, draw a contact sheet")
-    one.add_argument("output", type=_place, metavar="OUT", help="folder or URL to write to; made if missing")
+    one.add_argument("output", type=_place, metavar="OUT", help="folder to write to; made if missing")
 
     _command(commands, "doctor", _doctor, "which backends and codecs this installation has, and why not")
     return parser
