@@ -77,6 +77,9 @@ def figures(result: dict[str, Any]) -> str:
         speed = median(row["gigavoxels_per_s"] for row in of)
         lines.append(f"| {content.replace('_', ' ')} | {speed:.2f} Gvoxel/s | " + " | ".join(cells) + " |")
     lines += [*_formats(result["formats"]), *_report(result["report"]), *_loader(result["loader"])]
+    for part, told in {"dicom": _dicom, "scale": _scale}.items():
+        lines += told(result[part]) if part in result else []
+    lines += _plan(pipeline)
     startup, read = result["startup"], result["read"]
     lines += [
         "",
@@ -122,6 +125,53 @@ def _loader(loader: dict[str, Any]) -> list[str]:
             f"{times['monai patches']:.1f} times MONAI's `GridPatchDataset` (labels: {boxes['monai patches']:.1f}), "
             f"{times['monai by slice']:.0f} times a `Dataset` that loads the volume for each slice."
         ),
+    ]
+
+
+def _dicom(dicom: dict[str, Any]) -> list[str]:
+    x, y, z = dicom["shape"]
+    ours, times = dicom["median_s"]["voxtract"], dicom["times as long as voxtract"]
+    return [
+        "",
+        f"A DICOM series of {z} files of {x} x {y} is a volume in {ours:.2f} s; SimpleITK takes",
+        f"{times['SimpleITK']:.1f} times as long, highdicom {times['highdicom']:.1f} times.",
+    ]
+
+
+def _scale(scale: dict[str, Any]) -> list[str]:
+    memory, resume = scale["memory"], scale["resume"]
+    faster = {name: 2 * share for name, share in scale["scaling"]["share of linear"].items()}
+    growth = memory["growth from a fifth to the end, MB"]
+    fifth = memory["cases"] // 5
+    return [
+        "",
+        f"Images and tables of {scale['scaling']['cases']} volumes: two threads are {faster['threads']:.2f} times",
+        f"as fast as one, two Dask processes {faster['processes']:.2f} times. {memory['cases']:,} small cases in one",
+        f"process take {memory['wall_s']:.0f} s and {memory['peak_mb']:.0f} MB, {growth:+.0f} MB from the {fifth}th",
+        f"to the last. `--resume` with nothing left to do takes {resume['nothing left_s']:.1f} s, `verify` of the",
+        f"{memory['files']:,} files {scale['verify_s']:.1f} s.",
+    ]
+
+
+def _plan(pipeline: dict[str, Any]) -> list[str]:
+    """What follows from the figures for very many volumes."""
+    work = pipeline["whole processes"]["slices of many"]["voxtract"]
+    x, y, z = pipeline["content"]["shape"]
+    core_s = work["cpu_s"] / pipeline["content"]["many"]
+    volume_mb = x * y * z * 2 / 1e6
+    packed_mb = volume_mb / pipeline["content"]["images"]["gzip_ratio"]
+    cores, cases, network_mb_s = 16, 100_000, 3000
+    per_s = cores / core_s
+    over_network = network_mb_s / packed_mb
+    return [
+        "",
+        f"A plan for {cases:,} such volumes, which follows from these figures and has not been measured: at",
+        f"{core_s:.2f} core-seconds each, {cores} cores do {per_s:.0f} a second, and all of them in",
+        f"{cases / per_s / 3600:.1f} hours, if they are fed {per_s * packed_mb / 1000:.1f} GB/s of `.nii.gz` and",
+        f"get rid of {per_s * volume_mb / 1000:.1f} GB/s of TIFF. Over a network of 25 Gbit/s come",
+        f"{over_network:.0f} a second, for which {over_network * core_s:.0f} cores are enough. They are",
+        f"{cases * z / 1e6:.0f} million files for each view, which few file systems like;",
+        "`images='webdataset'` makes one of each case.",
     ]
 
 

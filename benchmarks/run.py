@@ -18,7 +18,10 @@ from benchmarks.machine import machine
 RESULT = Path(__file__).parent / "results" / "cpu.json"
 
 
-PARTS = ("pipeline", "read", "startup", "components", "tiff", "formats", "report", "loader")
+PARTS = (
+    *("pipeline", "read", "startup", "components", "tiff", "formats", "report"),
+    *("scale", "dicom", "supervisely", "labelbox", "webknossos", "loader"),
+)
 
 
 def measure(part: str, *, quick: bool) -> dict[str, Any]:
@@ -33,6 +36,9 @@ def measure(part: str, *, quick: bool) -> dict[str, Any]:
         "startup": {"repeat": 2 * repeat + 1},
         "tiff": {},
         "report": {"repeat": 3},
+        "scale": {"repeat": 2 if quick else 7},
+        **{name: {"repeat": 2 if quick else 7} for name in ("dicom", "supervisely")},
+        **{name: {} for name in ("labelbox", "webknossos")},
         "loader": {"repeat": 1 if quick else 5},
     }
     result: dict[str, Any] = module.main(**words.get(part, {"repeat": repeat}))
