@@ -39,6 +39,7 @@ log = logging.getLogger("voxtract")
 LOCK = ".voxtract/lock"
 BEAT_S = 20.0
 STALE_S = 90.0
+_PATIENCE_S = 10  # with a beat that does not come through while a run ends
 
 
 class Book(Protocol):
@@ -188,7 +189,7 @@ class Lease:
     def close(self) -> None:
         """Give the lock back."""
         self._closed.set()
-        self._beats.join()
+        self._beats.join(_PATIENCE_S)
         with suppress(OSError):
             if self._held_by() == self._me["token"]:
                 self._path.unlink(missing_ok=True)
