@@ -185,7 +185,7 @@ def _convert(args: argparse.Namespace) -> int:
 def _plan(args: argparse.Namespace, source: Source, settings: Settings) -> int:
     from voxtract.pipeline import plan
 
-    report = plan(source, args.output, settings, backend=args.backend, workers=args.workers)
+    report = plan(source, args.output, settings, backend=args.backend, device=args.device, workers=args.workers)
     for result in report.failed:
         print(f"voxtract: failed: {result.error}", file=sys.stderr)
     return _show(args, report)
@@ -445,6 +445,7 @@ def _class_map(words: list[str]) -> dict[str, Any]:
 def _run_options(args: argparse.Namespace) -> dict[str, Any]:
     return {
         "backend": args.backend,
+        "device": args.device,
         "workers": args.workers,
         "memory_limit": args.memory_limit,
         "progress": False if args.quiet else None,
@@ -705,7 +706,10 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
 
 def _add_run(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("run")
-    group.add_argument("--backend", choices=("auto", "cpu", "cuda"), default="auto", help="device (default: auto)")
+    group.add_argument(
+        "--backend", choices=("auto", "cpu", "cuda"), default="auto", help="what computes (default: auto)"
+    )
+    group.add_argument("--device", type=int, default=0, metavar="N", help="index of the CUDA device (default: 0)")
     group.add_argument("--workers", type=int, metavar="N", help="threads (default: all cores)")
     group.add_argument("--memory-limit", type=_bytes, metavar="SIZE", help="for volumes in memory, e.g. 8GB")
     group.add_argument("--dry-run", action="store_true", help="read headers, say what would be made, write nothing")

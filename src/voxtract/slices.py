@@ -38,6 +38,7 @@ def extract_slices_dataset(
     save_stats: bool = False,
     *,
     backend: Literal["auto", "cpu", "cuda"] = "auto",
+    device: int = 0,
     workers: int | None = None,
     memory_limit: int | None = None,
     progress: bool | None = True,
@@ -66,7 +67,7 @@ def extract_slices_dataset(
         Value of the padding, in output units.
     save_stats : bool
         Write ``<output_path>/<view>_slices_stats.csv`` with ``FILENAME,NUM_SLICES,TOTAL_SLICES``.
-    backend, workers, memory_limit, progress
+    backend, device, workers, memory_limit, progress
         See :func:`voxtract.extract`.
     volume_index : int, optional
         Frame to take from files with four axes, 0-based.
@@ -102,6 +103,7 @@ def extract_slices_dataset(
         "slices",
         save_stats=save_stats,
         backend=backend,
+        device=device,
         workers=workers,
         memory_limit=memory_limit,
         progress=progress,
@@ -119,6 +121,7 @@ def extract_annotations_dataset(
     save_stats: bool = False,
     *,
     backend: Literal["auto", "cpu", "cuda"] = "auto",
+    device: int = 0,
     workers: int | None = None,
     memory_limit: int | None = None,
     progress: bool | None = True,
@@ -141,7 +144,7 @@ def extract_annotations_dataset(
         X = column, Y = row, Z = slice index.
     save_stats : bool
         Write ``<output_path>/<view>_annotations_stats.csv`` with ``FILENAME,NUM_ANNOTATIONS,TOTAL_ANNOTATIONS``.
-    backend, workers, memory_limit, progress, volume_index
+    backend, device, workers, memory_limit, progress, volume_index
         As in :func:`extract_slices_dataset`.
     **options
         ``components, center, extra_columns, objects, connectivity, min_size, classes, threshold, skip_empty,
@@ -169,6 +172,7 @@ def extract_annotations_dataset(
         "annotations",
         save_stats=save_stats,
         backend=backend,
+        device=device,
         workers=workers,
         memory_limit=memory_limit,
         progress=progress,
@@ -184,6 +188,7 @@ def extract_slices(
     debug: bool = False,
     *,
     backend: Literal["auto", "cpu", "cuda"] = "auto",
+    device: int = 0,
     volume_index: int | None = None,
     images: Literal["tiff", "png"] = "tiff",
     **options: Unpack[ImageOptions],
@@ -194,7 +199,7 @@ def extract_slices(
     ----------
     nii_path : path
         A ``.nii.gz`` or ``.nii`` file.
-    output_path, view, target_size, pad_value, backend, volume_index, images, **options
+    output_path, view, target_size, pad_value, backend, device, volume_index, images, **options
         As in :func:`extract_slices_dataset`.
     debug : bool
         Log what was written.
@@ -218,7 +223,7 @@ def extract_slices(
         pad_value=pad_value,
         **options,
     )
-    return _one_file(plain_file(nii_path, "image", volume_index), place(output_path), settings, backend, debug)
+    return _one_file(plain_file(nii_path, "image", volume_index), place(output_path), settings, backend, device, debug)
 
 
 def extract_annotations(
@@ -231,6 +236,7 @@ def extract_annotations(
     debug: bool = False,
     *,
     backend: Literal["auto", "cpu", "cuda"] = "auto",
+    device: int = 0,
     volume_index: int | None = None,
     **options: Unpack[AnnotationOptions],
 ) -> list[str]:
@@ -242,7 +248,7 @@ def extract_annotations(
         A ``.nii.gz`` or ``.nii`` file.
     saving_mode : {"slice", "volume"}
         ``<case>_<view>_<n>.csv`` for each slice, or one ``<case>.csv``.
-    output_path, view, data_mode, target_size, backend, volume_index, **options
+    output_path, view, data_mode, target_size, backend, device, volume_index, **options
         As in :func:`extract_annotations_dataset`.
     debug : bool
         Log what was written.
@@ -265,7 +271,7 @@ def extract_annotations(
         target_size=target_size,
         **_unpadded(options),
     )
-    return _one_file(plain_file(nii_path, "labels", volume_index), place(output_path), settings, backend, debug)
+    return _one_file(plain_file(nii_path, "labels", volume_index), place(output_path), settings, backend, device, debug)
 
 
 def run_plain(
@@ -276,6 +282,7 @@ def run_plain(
     *,
     save_stats: bool,
     backend: str = "auto",
+    device: int = 0,
     workers: int | None = None,
     memory_limit: int | None = None,
     progress: bool | None = None,
@@ -287,6 +294,7 @@ def run_plain(
         output,
         settings,
         backend=backend,
+        device=device,
         workers=workers,
         memory_limit=memory_limit,
         progress=progress,
@@ -304,8 +312,8 @@ def _unpadded(options: AnnotationOptions) -> AnnotationOptions:
     return {"index_width": 0, **options}
 
 
-def _one_file(source: Source, output: Place, settings: Settings, backend: str, debug: bool) -> list[str]:
-    report = run(source, output, settings, backend=backend, progress=False, keep_files=True)
+def _one_file(source: Source, output: Place, settings: Settings, backend: str, device: int, debug: bool) -> list[str]:
+    report = run(source, output, settings, backend=backend, device=device, progress=False, keep_files=True)
     (result,) = report.results
     if result.error is not None:
         raise result.error
