@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 VIEWS = ("axial", "coronal", "sagittal")
 ANNOTATION_FORMATS = ("csv", "coco", "yolo", "voc", "parquet")
-CONVERT_TO = ("nifti", "supervisely", "supervisely-nifti", *ANNOTATION_FORMATS)
+CONVERT_TO = ("nifti", "supervisely", "supervisely-nifti", "webknossos", "tables", *ANNOTATION_FORMATS)
 _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 
 

@@ -7,7 +7,9 @@ import logging
 import math
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,17 +17,19 @@ from voxtract.classes import ClassMap
 from voxtract.crew import Crew, default_memory_limit
 from voxtract.errors import InvalidInput, OutputError, VoxtractError, check_choice
 from voxtract.job import files, names
-from voxtract.model import Case, Source
+from voxtract.model import Case, ChunkedFile, Source
 from voxtract.pipeline import check_cases, check_run, extract_source
 from voxtract.progress import Progress
 from voxtract.read import open_source
 from voxtract.report import CaseResult, Report
+from voxtract.segments import components_of, write_tables
 from voxtract.settings import Settings
 from voxtract.storage import Place, Remote, place
 from voxtract.write import ANNOTATION_FORMATS
 from voxtract.write.pairs import NiftiPairs
 from voxtract.write.remote import staging as staging_of
 from voxtract.write.supervisely import CaseLayout, NiftiFolders, VolumeProject
+from voxtract.write.webknossos import AnnotationZips
 
 log = logging.getLogger("voxtract")
 
@@ -34,8 +38,9 @@ LAYOUTS: dict[str, Callable[..., CaseLayout]] = {
     "nifti": NiftiPairs,
     "supervisely": VolumeProject,
     "supervisely-nifti": NiftiFolders,
+    "webknossos": partial(AnnotationZips, lambda volume: components_of(volume.file)),
 }
-TARGETS = (*LAYOUTS, *ANNOTATION_FORMATS)
+TARGETS = (*LAYOUTS, "tables", *ANNOTATION_FORMATS)
 _VOXEL = 24  # bytes a voxel of a label volume needs while classes are put in its place
 
 
@@ -58,6 +63,8 @@ def convert(
     ``nifti``              ``images/<case>.nii.gz`` and ``labels/<case>.nii.gz``; see `write.pairs.NiftiPairs`
     ``supervisely``        a volume project; see `write.supervisely.VolumeProject`
     ``supervisely-nifti``  the NIfTI layout that Supervisely imports; see `write.supervisely.NiftiFolders`
+    ``webknossos``         ``<case>.zip``, an annotation to upload; see `write.webknossos.AnnotationZips`
+    ``tables``             ``segments.csv``, ``components.csv`` and ``nodes.csv``; see `segments.Tables`
     ``csv``, ``coco``, …   what :func:`voxtract.extract` writes with ``annotations=`` this
     =====================  ==========================================================================================
 
@@ -75,7 +82,8 @@ def convert(
     workers, memory_limit, progress
         As of :func:`voxtract.extract`.
     **options
-        Words of the form: fields of the class named above, or keywords of :func:`voxtract.extract`.
+        Words of the form: fields of the class named above, or keywords of :func:`voxtract.extract`. `class_map` names
+        the classes in place of the source.
 
     Raises
     ------
@@ -88,6 +96,11 @@ def convert(
     check_choice("to", to, TARGETS)
     opened = source if isinstance(source, Source) else open_source(source)
     output = place(output_path)
+    if to == "tables":
+        check_options(to, options, ("connectivity", "min_size"))
+        if isinstance(output, Remote):
+            raise InvalidInput(f"{output}: tables are written to disk only; give a folder, and copy them from there")
+        return write_tables(opened, output, overwrite=overwrite, progress=progress, **options)
     if to not in LAYOUTS:
         settings = Settings(annotations=(to,), **options)
         words: dict[str, Any] = {"workers": workers, "memory_limit": memory_limit, "progress": progress}
@@ -114,11 +127,19 @@ def _holds_something(folder: Place) -> bool:
 
 def _layout(to: str, source: Source, options: Mapping[str, Any]) -> CaseLayout:
     make = LAYOUTS[to]
-    known = [name for name in inspect.signature(make).parameters if name != "classes"]
+    own = [name for name in inspect.signature(make).parameters if name != "classes"]
+    check_options(to, options, [*own, "class_map"])
+    words = dict(options)
+    if (named := words.pop("class_map", None)) is not None:
+        source = replace(source, classes=ClassMap.of(named))
+    return make(classes=_classes(source, needed=to not in ("nifti", "webknossos")), **words)
+
+
+def check_options(to: str, options: Mapping[str, Any], known: Sequence[str]) -> None:
+    """Raise `InvalidInput` unless all `options` are `known`."""
     unknown = sorted(options.keys() - set(known))
     if unknown:
         raise InvalidInput(f"{', '.join(unknown)}: not known for {to!r}; allowed: {', '.join(known)}")
-    return make(classes=_classes(source, needed=to != "nifti"), **options)
 
 
 def _classes(source: Source, *, needed: bool) -> ClassMap | None:
@@ -175,7 +196,7 @@ def _write_all(
             inputs = names(case)
             bar.begin(Path(inputs[0]).name if inputs else case.id)
             try:
-                nbytes, need = _sizes(case)
+                nbytes, need = _sizes(case, in_chunks=isinstance(layout, AnnotationZips))
                 with crew.memory(inputs[0] if inputs else case.id, need), staging.batch() as batch:
                     for name, content in layout.case_files(case):
                         batch.write(name, content)
@@ -193,9 +214,9 @@ def _write_all(
     return Report(str(output), device.name, workers, tuple(results), source.skipped, seconds, source.remarks)
 
 
-def _sizes(case: Case) -> tuple[int, int]:
-    """Bytes of all voxels of a case, and about what it takes to write them."""
-    headers = [file.header() for file in files(case)]
-    image = 2 * headers[0].nbytes if case.image is not None else 0
-    labels = max((math.prod(volume.file.header().grid.shape) for volume in case.labels), default=0) * _VOXEL
-    return sum(header.nbytes for header in headers), image + labels
+def _sizes(case: Case, *, in_chunks: bool) -> tuple[int, int]:
+    """Bytes of all voxels of a case, and about what it takes to write them; what is `in_chunks` is never held."""
+    headers = [file.header() for file in files(case) if not (in_chunks and isinstance(file, ChunkedFile))]
+    image = 0 if case.image is None else 2 * headers[0].nbytes
+    voxels = [math.prod(header.grid.shape) for header in headers[0 if case.image is None else 1 :]]
+    return sum(header.nbytes for header in headers), image + max(voxels, default=0) * _VOXEL

@@ -196,7 +196,7 @@ class Layout:
             for header, chunked in zip(self.labels, self.chunked, strict=True)
         ]
         most = sum(labels) if self.labels_together else max(labels, default=0)
-        pixels = max((math.prod(plane.size) for plane in self.planes), default=0)
+        pixels = 0 if self.image is None else max((math.prod(plane.size) for plane in self.planes), default=0)
         work = max(SCRATCH, 12 * pixels)  # large images are cut one by one: float32, on their way in and out
         need = work + max(self._of_image, most)
         if need > limit and self.image is not None and self.image.is_mapped and self.frame.resampling is None:

@@ -302,7 +302,10 @@ def test_keys_of_supervisely_stay_and_others_are_replaced(tmp_path: Path) -> Non
     [
         ("u2", 1.0, -1024.0, "i4"),
         ("u1", 2.0, 1.0, "u2"),
-        ("i2", -1.0, 0.0, "i4"),
+        ("u1", 100.0, -1024.0, "i2"),
+        ("i2", -1.0, 0.0, "i2"),
+        ("i2", -1.0, 1.0, "i4"),
+        ("i2", 1.0, 100000.0, "u4"),
         ("u1", 0.5, 0.0, "f4"),
         ("i2", 1.0, 0.25, "f4"),
         ("i4", 0.5, 0.0, "f8"),
@@ -504,20 +507,38 @@ def test_what_has_no_place_by_class(tmp_path: Path, caplog: pytest.LogCaptureFix
 
 
 def test_class_names_that_no_file_can_have(tmp_path: Path) -> None:
+    """They come back all the same, with the numbers and colours of the classes."""
     names = {1: "a/b", 2: "a:b", 3: "CT", 4: "..", 5: "A_B", 6: "é" * 300, 7: "plain", 8: "with.dots .nii"}
-    classes = ClassMap.of(names)
-    data = small(range(9))
-    case = Case("CT", memory(small()), (LabelVolume(memory(data)),))
-    write_cases(NiftiFolders(classes), [case], tmp_path)
-    told = json.loads((tmp_path / "class_names.json").read_text())
-    files = {path.name.removesuffix(".nii.gz"): path for path in (tmp_path / "CT").iterdir()}
-    assert len(files) == 8
+    names |= {9: "CT_class", 20: "nowhere"}
+    classes = ClassMap.of({n: {"name": name, "color": f"#0000{n:02x}"} for n, name in names.items()})
+    data = small(range(10))
+    other = small((0, 3, 9), seed=5)
+    pair = [
+        Case(name, memory(small()), (LabelVolume(memory(voxels)),)) for name, voxels in (("CT", data), ("MR", other))
+    ]
+    write_cases(NiftiFolders(classes, dataset="ds"), pair, tmp_path)
+    told = json.loads((tmp_path / "ds/class_names.json").read_text())
+    assert {(one["id"], one["name"], one["color"]) for one in told.values()} == {
+        (n, name, f"#0000{n:02x}") for n, name in names.items()
+    }
+    files = {path.name.removesuffix(".nii.gz"): path for path in (tmp_path / "ds/CT").iterdir()}
+    assert len(files) == 9
     assert "CT" not in files
-    assert sorted(told.get(stem, stem) for stem in files) == sorted(names.values())
+    assert "plain" in files
     for stem, path in files.items():
-        value = next(n for n, name in names.items() if name == told.get(stem, stem))
+        value = told[stem]["id"]
         np.testing.assert_array_equal(np.asarray(nib.nifti1.load(path).dataobj), np.where(data == value, value, 0))
-    assert "plain" not in told
+    source = open_supervisely(tmp_path)
+    assert not source.skipped
+    assert not source.remarks
+    assert source.classes is not None
+    assert source.classes.categories == classes.categories
+    for case, voxels in zip(source.cases, (data, other), strict=True):
+        assert {labels.name for labels in case.labels} == {names[n] for n in np.unique(voxels[voxels > 0]).tolist()}
+        for labels in case.labels:
+            (value,) = (n for n, name in names.items() if name == labels.name)
+            assert labels.category == value
+            np.testing.assert_array_equal(labels.file.read().data, np.where(voxels == value, value, 0))
 
 
 def test_what_the_importer_misreads_by_class(tmp_path: Path) -> None:

@@ -19,7 +19,16 @@ from voxtract.read.folders import (
     plain_file,
     plain_folder,
 )
-from voxtract.read.formats import FORMATS, Format, check_options, open_as, open_dicom_pairs, recognised
+from voxtract.read.formats import (
+    FORMATS,
+    Format,
+    check_options,
+    is_link,
+    open_as,
+    open_dicom_pairs,
+    open_link,
+    recognised,
+)
 from voxtract.read.nifti import NiftiFile
 from voxtract.storage import Place, Remote, place
 
@@ -59,6 +68,8 @@ def open_source(
     labelbox     an export of DICOM annotations, ``.json`` or ``.ndjson``; needs ``volumes=``.
                  See `voxtract.read.labelbox.open_labelbox`, whose options, filters and limits are given one by one, as
                  ``frame_base=0``
+    webknossos   an annotation, ``.nml`` or the ``.zip`` with one in it; a folder with ``datasource-properties.json``; a
+                 link to an annotation or dataset on a server. See `voxtract.read.webknossos.open_webknossos`
     ===========  ====================================================================================================
 
     With ``image=`` and ``labels=``, or one of them, these are files or folders of images and of label volumes;
@@ -77,7 +88,7 @@ def open_source(
     ----------
     path, image, labels : path or URL, optional
         Files or folders; `labels` are label volumes.
-    format : {"nifti", "zarr", "dicom", "supervisely", "labelbox"}, optional
+    format : {"nifti", "zarr", "dicom", "supervisely", "labelbox", "webknossos"}, optional
         Take `path` as this, whatever it looks like.
     recursive : bool
         Look into the folders of a folder too (not through links, nor into hidden ones); of NIfTI.
@@ -108,6 +119,8 @@ def open_source(
     """
     if format is not None:
         check_choice("format", format, FORMATS)
+    if image is None and labels is None and is_link(str(path)) and format in (None, "webknossos"):
+        return open_link(str(path), options)
     words = Options(recursive, volume_index, _suffixes(image_suffix), _suffixes(labels_suffix), format)
     if image is None and labels is None:
         if path is None:

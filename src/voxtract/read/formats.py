@@ -5,21 +5,33 @@ from __future__ import annotations
 import inspect
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, Literal
 
 from voxtract.errors import InvalidInput
 from voxtract.model import Case, Skipped, Source, VolumeFile
-from voxtract.read.folders import IMAGE_FOLDERS, NIFTI, Options, is_folder, is_volume_folder
+from voxtract.read.folders import (
+    IMAGE_FOLDERS,
+    IMAGE_SUFFIXES,
+    LABELS_SUFFIXES,
+    NIFTI,
+    Options,
+    is_folder,
+    is_volume_folder,
+)
 from voxtract.read.nifti import NiftiFile
 from voxtract.storage import Entry, Place, Remote
 
-Format = Literal["nifti", "zarr", "dicom", "supervisely", "labelbox"]
-FORMATS: tuple[Format, ...] = ("nifti", "zarr", "dicom", "supervisely", "labelbox")
+Format = Literal["nifti", "zarr", "dicom", "supervisely", "labelbox", "webknossos"]
+FORMATS: tuple[Format, ...] = ("nifti", "zarr", "dicom", "supervisely", "labelbox", "webknossos")
 
 _EXPORTS = (".json", ".ndjson", ".jsonl")
+_LINK = re.compile(r"https?://[^?#]*/(annotations|links|datasets)/")
+_NAMED = (*NIFTI, ".nrrd")  # volumes of Supervisely's layout by name
+_LOOKED_INTO = 500  # folders below one; a tree that has shown nothing by then is told to be named
 _PLANE = re.compile(r"(?<![^\W_])(?:axl|cor|sag)(?![^\W_])", re.IGNORECASE)
 _KIND = re.compile(r"anatomic|inference|label|annotation|mask|segmentation", re.IGNORECASE)
 
@@ -42,22 +54,25 @@ def recognised(path: Place) -> Format:
     if not is_folder(path):
         if name.endswith(_EXPORTS):
             return "labelbox"
+        if name.endswith(".nml") or (name.endswith(".zip") and isinstance(path, Path) and _holds_nml(path)):
+            return "webknossos"
         from voxtract.read.archives import is_archive
 
         if is_archive(name):
             return "supervisely"
         return "dicom" if _is_dicom(path) else "nifti"
     files, folders = _names(path)
-    if "meta.json" in files and any(is_folder(path / folder / "volume") for folder in folders):
-        return "supervisely"
+    if "datasource-properties.json" in files:
+        return "webknossos"
     if _is_supervisely(files, folders, path):
         return "supervisely"
     beside = [file for file in files if file.lower().endswith(NIFTI)]
     if beside or any(folder.lower() in IMAGE_FOLDERS for folder in folders):
         return "nifti"
-    if isinstance(path, Path) and any(_is_supervisely(*_names(path / one), path / one) for one in folders):
+    deeper = _below(path, folders) if isinstance(path, Path) else ()
+    if any(_is_supervisely(inner_files, inner, below) for below, inner_files, inner in deeper):
         return "supervisely"
-    return "dicom" if _is_dicom(path) else "nifti"
+    return "dicom" if _is_dicom(path) else "supervisely" if _has_archives(files) else "nifti"
 
 
 def open_as(kind: Format, path: Place, volume_index: int | None, options: Mapping[str, Any]) -> Source:
@@ -81,7 +96,22 @@ def open_as(kind: Format, path: Place, volume_index: int | None, options: Mappin
 
         check_options(kind, options, _words(open_supervisely))
         return open_supervisely(path, **options)
+    if kind == "webknossos":
+        return open_link(str(path), options)
     return _open_labelbox(path, options)
+
+
+def is_link(text: str) -> bool:
+    """Whether a text is a link to an annotation or a dataset on a WEBKNOSSOS server."""
+    return _LINK.match(text) is not None
+
+
+def open_link(where: str, options: Mapping[str, Any]) -> Source:
+    """Open a WEBKNOSSOS annotation or dataset, on disk or on a server; raises as `open_as`."""
+    from voxtract.read.webknossos import open_webknossos
+
+    check_options("webknossos", options, _words(open_webknossos))
+    return open_webknossos(where, **options)
 
 
 def open_dicom_pairs(image: Place | None, labels: Place | None, volume_index: int | None, rest: Labels) -> Source:
@@ -148,12 +178,15 @@ def _open_labelbox(path: Path, options: Mapping[str, Any]) -> Source:
 
 
 def _by_id(images: Source, labels: Source) -> Source:
-    """Pairs of the cases of two sources: those with equal ids, or the only one of each."""
+    """Pairs of the cases of two sources: those with equal ids, suffixes aside, or the only one of each."""
     by_id = {case.id: case for case in labels.cases}
     alone = len(images.cases) == len(labels.cases) == 1
     pairs, skipped = [], [*images.skipped, *labels.skipped]
     for case in images.cases:
-        partner = labels.cases[0] if alone else by_id.pop(case.id, None)
+        bases = (case.id, *(case.id.removesuffix(end) for end in IMAGE_SUFFIXES))
+        ids = [base + end for base in bases for end in ("", *LABELS_SUFFIXES)]
+        found = next((case_id for case_id in ids if case_id in by_id), None)
+        partner = labels.cases[0] if alone else None if found is None else by_id.pop(found)
         if partner is None:
             skipped.append(Skipped(case.image.where if case.image else case.id, f"no labels for case {case.id!r}"))
         else:
@@ -185,12 +218,45 @@ def _on_disk(path: Place, kind: Format) -> Path:
 
 
 def _is_supervisely(files: list[str], folders: list[str], path: Place) -> bool:
-    """Whether names of one folder are those of Supervisely's NIfTI layouts."""
+    """Whether names of one folder are those of Supervisely's project, or of its NIfTI layouts."""
+    if "meta.json" in files and any(is_folder(path / folder / "volume") for folder in folders):
+        return True
     stems = [file[: -len(end)] for file in files for end in NIFTI if file.lower().endswith(end)]
     if any(_PLANE.search(stem) and _KIND.search(stem) for stem in stems):
         return True
-    named_alike = set(folders).intersection(stems)
-    return any(any(file.lower().endswith(NIFTI) for file in _names(path / folder)[0]) for folder in named_alike)
+    named_alike = set(folders).intersection(
+        file[: -len(end)] for file in files for end in _NAMED if file.lower().endswith(end)
+    )
+    return any(any(file.lower().endswith(_NAMED) for file in _names(path / folder)[0]) for folder in named_alike)
+
+
+def _below(path: Path, folders: list[str]) -> Iterator[tuple[Path, list[str], list[str]]]:
+    """Folders below one with the names of their files and folders, the nearest first; not through links."""
+    waiting = deque(path / folder for folder in folders)
+    for _ in range(_LOOKED_INTO):
+        if not waiting:
+            return
+        below = waiting.popleft()
+        files, inner = ([], []) if below.is_symlink() else _names(below)
+        waiting.extend(below / folder for folder in inner)
+        yield below, files, inner
+
+
+def _holds_nml(path: Path) -> bool:
+    """Whether a zip is an annotation of WEBKNOSSOS."""
+    import zipfile  # costs a start without archives 10 ms
+
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return any(name.lower().endswith(".nml") for name in archive.namelist())
+    except (OSError, ValueError, zipfile.BadZipFile, NotImplementedError):
+        return False  # the reader of archives says what is wrong with it
+
+
+def _has_archives(files: list[str]) -> bool:
+    from voxtract.read.archives import is_archive
+
+    return any(map(is_archive, files))
 
 
 def _is_dicom(path: Place) -> bool:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from voxtract.errors import InvalidInput
 from voxtract.geometry import Grid, Reorientation
@@ -115,9 +118,17 @@ def oriented(data: NDArray[Any], header: Header, codes: str = "RAS") -> Volume:
 def turn_of(grid: Grid, codes: str, where: str) -> Reorientation:
     """Find the way from `grid` to `codes`; an affine without directions is an error that names the file."""
     try:
-        return Reorientation.between(grid, codes)
+        return _turn(grid.affine[:3, :3].tobytes(), codes)
     except InvalidInput as fault:
         raise InvalidInput(f"{where}: {fault}") from fault
+
+
+@lru_cache(10_000)
+def _turn(steps: bytes, codes: str) -> Reorientation:
+    """Way to `codes` from (3, 3) float64 steps; those of one scanner lie alike, and it takes as long as a header."""
+    affine = np.eye(4)
+    affine[:3, :3] = np.frombuffer(steps).reshape(3, 3)
+    return Reorientation.between(Grid((1, 1, 1), affine), codes)
 
 
 def _turned(header: Header, turn: Reorientation) -> Header:

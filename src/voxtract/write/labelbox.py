@@ -52,12 +52,14 @@ __all__ = [
     "FramePlane",
     "LabelboxImport",
     "LineObject",
+    "import_files",
     "line_payload",
     "masks_payload",
     "uuid_maker",
 ]
 
 _FOLDER = ".voxtract/labelbox"
+_LISTED = ("UUID", "CASE", "GROUP", "OBJECT")
 
 Color = tuple[int, int, int]
 Uuid = Callable[[str], str]
@@ -376,7 +378,7 @@ class LabelboxImport:
         """
         parts = [f"{_FOLDER}/{found.case_id}_{found.plane.view}" for found in run.findings() if len(found.rows)]
         yield "labelbox.ndjson", _checked(run.part(f"{part}.ndjson") for part in parts)
-        head = _csv([("UUID", "CASE", "GROUP", "OBJECT")]).encode()
+        head = _csv([_LISTED]).encode()
         yield "labelbox_uuids.csv", (head, *(run.part(f"{part}.csv") for part in parts))
 
     def _plane(self, found: Findings) -> FramePlane:
@@ -453,6 +455,20 @@ class LabelboxImport:
         image = np.zeros((found.plane.rows, found.plane.columns), bool)
         image[start[row] : stop[row], start[column] : stop[column]] = masks(i)
         return plane.scaled(plane.picture(np.expand_dims(image, normal), 0))
+
+
+def import_files(
+    payloads: Iterable[Mapping[str, Any]], listed: Iterable[tuple[str, str, str, str]]
+) -> Iterator[tuple[str, str]]:
+    """``labelbox.ndjson`` of payloads, and ``labelbox_uuids.csv``: which (uuid, case, group, object) is which.
+
+    Raises
+    ------
+    InvalidInput
+        More lines of one name on a data row than Labelbox takes.
+    """
+    yield "labelbox.ndjson", b"".join(_checked(json.dumps(one).encode() + b"\n" for one in payloads)).decode()
+    yield "labelbox_uuids.csv", _csv([_LISTED, *listed])
 
 
 def _keys(found: Findings) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,8 @@ from voxtract.write.files import Content
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+log = logging.getLogger("voxtract")
+
 CLASSES = "classes.json"
 
 
@@ -27,7 +30,7 @@ class NiftiPairs:
 
     Axes, affine, dtype and scaling are those of the volumes as they are read. Labels of a case with one label volume
     and no categories are as they are; otherwise each voxel has the id of its class, or with `objects` a number for each
-    object, counted through the case.
+    object, counted through the case. Scores have no place, which is told.
 
     Parameters
     ----------
@@ -56,6 +59,8 @@ class NiftiPairs:
             header = image.header
             content = nifti.encode(image.data, header.grid.affine, slope=header.slope, intercept=header.intercept)
             yield f"images/{case.id}.nii.gz", content
+        if any(volume.scores for volume in case.labels):
+            log.warning("case %r: scores have no place in NIfTI; left out", case.id)
         if case.labels:
             voxels, affine = self._merged(case.labels)
             yield f"labels/{case.id}.nii.gz", nifti.encode(voxels, affine)

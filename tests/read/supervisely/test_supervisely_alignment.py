@@ -118,7 +118,8 @@ def test_another_grid_is_an_error_that_says_how(tmp_path: Path, affine: NDArray[
     assert message.startswith(f"{tmp_path}/CT/lung.nii.gz: lies on another grid than its volume {tmp_path}/CT.nii.gz: ")
     assert said in message
     assert message.endswith(
-        "; export both from one volume, or pass resample_labels=True, or trust='voxels' if only the header is wrong"
+        "; export both from one volume, or pass resample_labels=True (--set resample_labels=true), "
+        "or trust='voxels' (--set trust=voxels) if only the header is wrong"
     )
     assert [case.id for case in source.cases] == ["CT", "MR"]
 

@@ -114,7 +114,7 @@ def test_labels_find_the_volume_of_their_plane(tmp_path: Path) -> None:
     assert source.classes is not None
     assert len(source.classes.categories) == 3
     assert {one.why for one in source.matches if one.role == "labels"} == {
-        "is called like the volume but for the word that says labels"
+        "each value a class; is called like the volume but for the word that says labels"
     }
 
 
@@ -224,7 +224,7 @@ def test_a_mapping_replaces_names(tmp_path: Path) -> None:
         "other_axl_anatomic": {"b/axl_x_mask.nii"},
     }
     assert told(source, tmp_path) == ({"d/sag_mask.nii": ["is not named in map.json"]}, {})
-    assert source.matches[0].why == "map.json sends it to volume 10"
+    assert source.matches[0].why == "each value a class; map.json sends it to volume 10"
 
 
 def test_several_files_may_go_to_one_volume(tmp_path: Path) -> None:

@@ -47,10 +47,11 @@ def test_the_example_of_the_document(tmp_path: Path) -> None:
     assert all((one.objects, one.scores, one.views) == ({}, {}, None) for one in case.labels)
     np.testing.assert_array_equal(case.labels[1].file.read().data, labels(7))
     assert source.description == f"{tmp_path}: Supervisely, by volume name"
+    beside = "each value an object; lies in the folder beside the volume, which has its name"
     assert [(one.case, one.role, one.why) for one in source.matches] == [
         ("CTChest", "image", "a volume"),
-        ("CTChest", "labels", "lies in the folder beside the volume, which has its name"),
-        ("CTChest", "labels", "lies in the folder beside the volume, which has its name"),
+        ("CTChest", "labels", f"class 'lung', {beside}"),
+        ("CTChest", "labels", f"class 'tumor', {beside}"),
         ("Spine", "image", "a volume"),
     ]
 
@@ -152,7 +153,7 @@ def test_the_only_folder_of_the_name_elsewhere_is_taken_with_a_remark(tmp_path: 
         {},
         {"images/CT.nii": ["its labels are in masks/CT, the only folder of its name, not beside it"]},
     )
-    assert source.matches[1].why == "lies in masks/CT, the only folder of the volume's name"
+    assert source.matches[1].why.endswith("; lies in masks/CT, the only folder of the volume's name")
 
 
 def test_the_folder_beside_comes_first(tmp_path: Path) -> None:
@@ -260,10 +261,10 @@ def test_what_is_not_used_is_listed(tmp_path: Path) -> None:
             ".git": ["hidden (its name begins with a dot)"],
             ".hidden.nii": ["hidden (its name begins with a dot)"],
             "a.csv": ["is no score table of a plane; those are called as 'axl_score.csv'"],
-            "a/lung.mha": ["is no .nii or .nii.gz file, score table, colour map or mapping"],
+            "a/lung.mha": ["is no .nii, .nii.gz or .nrrd file, score table, colour map or mapping"],
             "class2idx.json": ["a mapping is used only for labels without volumes"],
             "color_map.txt": ["is a text; classes here are named by files, no colour map is used"],
-            "data.7z": ["is no .nii or .nii.gz file, score table, colour map or mapping"],
+            "data.7z": ["is no .nii, .nii.gz or .nrrd file, score table, colour map or mapping"],
             "link": ["is a link to a folder; give that folder itself"],
         },
         {},
@@ -272,7 +273,7 @@ def test_what_is_not_used_is_listed(tmp_path: Path) -> None:
 
 def test_no_nifti_is_an_error(tmp_path: Path) -> None:
     plant(tmp_path, {"a.txt": "1 a 0 0 0"})
-    assert refusal(NotFound, tmp_path) == f"{tmp_path}: holds no .nii or .nii.gz file"
+    assert refusal(NotFound, tmp_path) == f"{tmp_path}: holds no .nii, .nii.gz or .nrrd file"
     assert refusal(NotFound, tmp_path / "none") == f"{tmp_path}/none: no such file or folder; check the spelling"
     assert "is neither a folder nor an archive" in refusal(InvalidInput, tmp_path / "a.txt")
 

@@ -340,7 +340,7 @@ def test_both_layouts_in_one_tree_are_read_with_a_remark(tmp_path: Path) -> None
     skipped, remarks = told(source, tmp_path)
     assert list(skipped) == ["a/scout.nii"]
     assert [message for messages in remarks.values() for message in messages] == [
-        "belongs to no plane: 5 files of the tree are read by volume name"
+        "is read by volume name, as are 5 files of a tree read by plane"
     ]
 
 

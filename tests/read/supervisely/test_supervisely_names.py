@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from voxtract.read.supervisely.names import VIEW_OF, natural, nifti_stem, parse, stem_of
+from voxtract.read.supervisely.names import VIEW_OF, natural, parse, stem_of, volume_stem
 
 P1, C1 = "0c5d2b1e-7c26-4dc5-8d2e-6c0b1f4d9a01", "AAAAAAAA-BBBB-4CCC-8DDD-EEEEEEEEEEEE"
 
@@ -146,8 +146,8 @@ def test_series_is_the_base_without_the_number() -> None:
 @pytest.mark.parametrize(
     ("name", "stem"), [("a.b.nii.gz", "a.b"), ("a.NII", "a"), ("left lung.lower.nii.gz", "left lung.lower"), ("a", "a")]
 )
-def test_nifti_stem(name: str, stem: str) -> None:
-    assert nifti_stem(name) == stem
+def test_volume_stem(name: str, stem: str) -> None:
+    assert volume_stem(name) == stem
 
 
 @pytest.mark.parametrize(("name", "stem"), [("a.nii.gz", "a"), ("a.nii.csv", "a"), ("a.b.nrrd", "a.b"), ("a.gz", "a")])

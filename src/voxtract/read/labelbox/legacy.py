@@ -22,7 +22,7 @@ from voxtract.read.labelbox.parts import (
     unique_objects,
     unknown_group,
 )
-from voxtract.read.labelbox.values import Drawn, Frame, Group, Label, Place, Report, Row
+from voxtract.read.labelbox.values import Drawn, Frame, Group, Label, Place, Report, Row, Spot
 
 Fetch = Callable[[str], bytes]
 
@@ -146,8 +146,8 @@ def _frames(frames: object, place: Place, report: Report, fetch: Fetch | None) -
         if number is None:
             report(place.issue("bad-frame", "a frame has no whole frameNumber from 0 on; it is left out"))
             continue
-        here = place.at(frame=number)
-        objects = unique_objects(_objects(value.get("objects"), here, report), here, report)
+        spot = Spot(place, number)
+        objects = unique_objects(_objects(value.get("objects"), spot, report), spot, report)
         yield Frame(number, objects, answers_of(value.get("classifications")))
 
 
@@ -174,25 +174,24 @@ def _fetched(url: str, place: Place, report: Report, fetch: Fetch | None) -> Ite
             yield found.value
 
 
-def _objects(objects: object, place: Place, report: Report) -> Iterator[Drawn]:
+def _objects(objects: object, spot: Spot, report: Report) -> Iterator[Drawn]:
     values = list(mapping(objects).values()) or elements(objects)
     for value in values:
         one = mapping(value)
-        feature = text(one.get("featureId"))
-        here = place.at(feature=feature)
+        spot.feature = feature = text(one.get("featureId"))
         if not feature:
-            report(here.issue("bad-object", "an object has no featureId, or is none; it is left out"))
+            report(spot.issue("bad-object", "an object has no featureId, or is none; it is left out"))
             continue
         if "line" in one:
-            geometry: Any = line_of(one["line"], here, report)
+            geometry: Any = line_of(one["line"], spot, report)
         elif "instanceURI" in one:
-            geometry = mask_of(one["instanceURI"], None, here, report)
+            geometry = mask_of(one["instanceURI"], None, spot, report)
         else:
             keys = ", ".join(
                 sorted(set(one) - {"featureId", "schemaId", "title", "value", "color", "keyframe", "classifications"})
             )
             report(
-                here.issue(
+                spot.issue(
                     "unknown-kind",
                     f"the object has neither 'line' nor 'instanceURI', but {keys or 'nothing'}; it is left out",
                 )

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Generator, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -229,7 +229,7 @@ def _between(
                     )
                 )
                 break
-            yield number, replace(one, geometry=line, key_frame=False)
+            yield number, one._replace(geometry=line, key_frame=False)
 
 
 def _line_between(one: Drawn, other: Drawn | None, share: float) -> Polyline | None:

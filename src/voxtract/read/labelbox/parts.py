@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import math
 import re
+from array import array
 from collections.abc import Iterator, Mapping
+from itertools import chain
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
 
-from voxtract.read.labelbox.values import GROUPS, Answer, Drawn, Frame, MaskRef, Place, Polyline, Report, polyline
+from voxtract.read.labelbox.values import GROUPS, Answer, Drawn, Frame, MaskRef, Place, Polyline, Report, Spot, polyline
 
 _FRAME = re.compile(r"\s*[0-9]{1,9}\s*", re.ASCII)
+_XY = itemgetter("x", "y")
+_NUMBERS = frozenset((int, float))
 _EMAIL = re.compile(r"[\w.+'-]+@[\w-]+(?:\.[\w-]+)+")
 # Where the number of the frame stands in addresses of masks: export_v2, then v1.
 _URL_FRAME = re.compile(r"/index/(\d+)(?:/|$)|/masks/feature/[^/]+/(\d+)$")
@@ -19,6 +24,8 @@ _URL_FRAME = re.compile(r"/index/(\d+)(?:/|$)|/masks/feature/[^/]+/(\d+)$")
 
 def frame_number(key: object) -> int | None:
     """Frame number of ``"6"``, ``" 6"`` or 6; None of anything else."""
+    if isinstance(key, str) and key.isascii() and key.isdigit() and len(key) < 10:  # nearly all are
+        return int(key)
     if isinstance(key, int) and not isinstance(key, bool) and 0 <= key < 10**9:
         return key
     return int(key) if isinstance(key, str) and _FRAME.fullmatch(key) else None
@@ -41,18 +48,18 @@ def elements(value: object) -> list[Any]:
     return value if isinstance(value, list) else []
 
 
-def line_of(value: object, place: Place, report: Report) -> Polyline | None:
+def line_of(value: object, spot: Spot, report: Report) -> Polyline | None:
     """Points of ``[{"x": 1.5, "y": 2}, ...]``; None, and an issue, of anything else."""
     if isinstance(value, list) and len(value) > 1:
         plain = _plain_points(value)
         if plain is not None:
-            return polyline(plain)
+            return plain
     points = []
     for point in elements(value):
         x, y = mapping(point).get("x"), mapping(point).get("y")
         if not (_is_number(x) and _is_number(y)):
             report(
-                place.issue(
+                spot.issue(
                     "bad-point",
                     f"the line has the point {_short(point)}, expected two finite numbers x and y; the object is left "
                     "out",
@@ -62,22 +69,23 @@ def line_of(value: object, place: Place, report: Report) -> Polyline | None:
         points.append((float(x), float(y)))  # type: ignore[arg-type]
     if len(points) < 2:
         report(
-            place.issue("short-line", f"the line has {len(points)} points, expected 2 or more; the object is left out")
+            spot.issue("short-line", f"the line has {len(points)} points, expected 2 or more; the object is left out")
         )
         return None
     return polyline(points)
 
 
-def _plain_points(value: list[Any]) -> Any:
-    """The points of a sound line at once; None where they must be looked at one by one."""
+def _plain_points(value: list[Any]) -> Polyline | None:
+    """The points of a sound line at once, for there are many; None where they must be looked at one by one."""
     try:
-        pairs = [(point["x"], point["y"]) for point in value]
-        if any(type(x) not in (int, float) or type(y) not in (int, float) for x, y in pairs):
+        flat = list(chain.from_iterable(map(_XY, value)))
+        if not _NUMBERS.issuperset(map(type, flat)) or not math.isfinite(sum(flat)):
             return None
-        points = np.array(pairs, np.float64)
     except (KeyError, TypeError, OverflowError):
         return None
-    return points if np.isfinite(points).all() else None
+    points = np.frombuffer(array("d", flat)).reshape(-1, 2)
+    points.setflags(write=False)
+    return Polyline(points)
 
 
 def _is_number(value: object) -> bool:
@@ -87,20 +95,21 @@ def _is_number(value: object) -> bool:
         return False
 
 
-def mask_of(url: object, color: object, place: Place, report: Report) -> MaskRef | None:
+def mask_of(url: object, color: object, spot: Spot, report: Report) -> MaskRef | None:
     """The address of a mask and, for a composite one, its colour; None, and an issue, where either is wrong."""
     if not isinstance(url, str) or not url.strip():
-        report(place.issue("mask-without-url", "the mask has no address; the object is left out"))
+        report(spot.issue("mask-without-url", "the mask has no address; the object is left out"))
         return None
-    found = _URL_FRAME.search(url.partition("?")[0])
-    if found and place.frame is not None and int(found[1] or found[2]) != place.frame:
-        report(
-            place.issue(
-                "frame-in-url",
-                f"the address of the mask says frame {found[1] or found[2]}, the export says {place.frame}, which is "
-                "taken",
+    if f"/index/{spot.frame}/" not in url:
+        found = _URL_FRAME.search(url.partition("?")[0])
+        if found and int(found[1] or found[2]) != spot.frame:
+            report(
+                spot.issue(
+                    "frame-in-url",
+                    f"the address of the mask says frame {found[1] or found[2]}, the export says {spot.frame}, which "
+                    "is taken",
+                )
             )
-        )
     if color is None:
         return MaskRef(url.strip())
     if not (
@@ -109,7 +118,7 @@ def mask_of(url: object, color: object, place: Place, report: Report) -> MaskRef
         and all(isinstance(c, int) and not isinstance(c, bool) and 0 <= c <= 255 for c in color)
     ):
         report(
-            place.issue(
+            spot.issue(
                 "bad-color",
                 f"the composite mask has the colour {_short(color)}, expected three numbers 0 to 255; the object is "
                 "left out",
@@ -121,6 +130,8 @@ def mask_of(url: object, color: object, place: Place, report: Report) -> MaskRef
 
 def answers_of(value: object) -> tuple[Answer, ...]:
     """Classifications of either generation; what has another form keeps its name."""
+    if not value:  # as with most objects
+        return ()
     return tuple(_answer(one) for one in elements(value) if isinstance(one, dict))
 
 
@@ -152,16 +163,16 @@ def _name(one: Mapping[str, Any]) -> str:
     return text(one.get("title")) or text(one.get("name")) or text(one.get("value"))
 
 
-def unique_objects(objects: Iterator[Drawn], place: Place, report: Report) -> tuple[Drawn, ...]:
+def unique_objects(objects: Iterator[Drawn], spot: Spot, report: Report) -> tuple[Drawn, ...]:
     """Objects of a frame; a feature that is there twice is told, and its first one kept."""
+    found = tuple(objects)
+    if len({one.feature for one in found}) == len(found):
+        return found
     kept: dict[tuple[str, str], Drawn] = {}
-    for one in objects:
+    for one in found:
         if kept.setdefault((one.feature, one.kind), one) is not one:
-            report(
-                place.at(feature=one.feature).issue(
-                    "feature-twice", "the feature is there twice on this frame; the first one is kept"
-                )
-            )
+            spot.feature = one.feature
+            report(spot.issue("feature-twice", "the feature is there twice on this frame; the first one is kept"))
     return tuple(kept.values())
 
 
@@ -181,7 +192,8 @@ def check_kinds(frames: tuple[Frame, ...], place: Place, report: Report) -> None
     for frame in frames:
         for one in frame.objects:
             before = first.setdefault(one.feature, one)
-            if one.feature in told or (before.kind, before.name) == (one.kind, one.name):
+            same = type(before.geometry) is type(one.geometry) and before.name == one.name
+            if same or one.feature in told:
                 continue
             told.add(one.feature)
             here = place.at(frame=frame.number, feature=one.feature)

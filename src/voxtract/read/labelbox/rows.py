@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -32,7 +32,21 @@ from voxtract.read.labelbox.parts import (
     unknown_group,
     without_emails,
 )
-from voxtract.read.labelbox.values import GROUPS, Drawn, Frame, Group, Issue, Label, Place, Ranges, Report, Row
+from voxtract.read.labelbox.values import (
+    GROUPS,
+    Drawn,
+    Frame,
+    Group,
+    Issue,
+    Label,
+    MaskRef,
+    Place,
+    Polyline,
+    Ranges,
+    Report,
+    Row,
+    Spot,
+)
 
 _ERROR_KEYS = ("errors", "error", "message")
 
@@ -253,7 +267,8 @@ class _Reader:
                     )
                 )
                 group = {}
-            frames = unique_frames(self._frames(group.get("frames"), here, keys), here, self.report)
+            known = None if keys is None else keys.get(name, frozenset())
+            frames = unique_frames(self._frames(group.get("frames"), here, known), here, self.report)
             check_kinds(frames, here, self.report)
             ranges = self._segments(segments.get(name), here)
             _compare(ranges, frames, here, self.report)
@@ -277,42 +292,41 @@ class _Reader:
                     )
                 )
                 continue
-            here = place.at(frame=number)
-            objects = unique_objects(self._objects(frame.get("objects"), here, keys), here, self.report)
+            spot = Spot(place, number)
+            objects = unique_objects(self._objects(frame.get("objects"), spot, keys), spot, self.report)
             yield Frame(number, objects, answers_of(frame.get("classifications")))
 
-    def _objects(self, objects: object, place: Place, keys: _KeyFrames | None) -> Iterator[Drawn]:
-        pairs = [("", one) for one in objects] if isinstance(objects, list) else list(mapping(objects).items())
+    def _objects(self, objects: object, spot: Spot, keys: _KeyFrames | None) -> Iterator[Drawn]:
+        pairs = [("", one) for one in objects] if isinstance(objects, list) else mapping(objects).items()
         for key, one in pairs:
-            feature = text(mapping(one).get("feature_id")) or key
-            here = place.at(feature=feature)
-            if not isinstance(one, dict) or not feature:
-                self.report(here.issue("bad-object", "an object has no feature id, or is none; it is left out"))
+            spot.feature = feature = (text(one.get("feature_id")) if isinstance(one, dict) else "") or key
+            if not feature or not isinstance(one, dict):
+                self.report(spot.issue("bad-object", "an object has no feature id, or is none; it is left out"))
                 continue
             if key and key != feature:
                 self.report(
-                    here.issue(
+                    spot.issue(
                         "feature-id-differs",
                         f"the object stands under {key!r}, but calls itself {feature!r}, which is taken",
                     )
                 )
-            geometry = self._geometry(one, here)
+            geometry = self._geometry(one, spot)
             if geometry is not None:
-                known = None if keys is None else (feature, place.group, place.frame) in keys
+                known = None if keys is None else (feature, spot.frame) in keys
                 yield Drawn(feature, text(one.get("name")), geometry, known, answers_of(one.get("classifications")))
 
-    def _geometry(self, one: Mapping[str, Any], place: Place) -> Any:
+    def _geometry(self, one: Mapping[str, Any], spot: Spot) -> Polyline | MaskRef | None:
         kind = one.get("annotation_kind")
         if kind == "DICOMPolyline":
-            return line_of(one.get("line"), place, self.report)
+            return line_of(one.get("line"), spot, self.report)
         if kind == "DICOMSegmentationMask":
             composite = one.get("composite_mask")
             if isinstance(composite, dict):
                 color = composite.get("color_rgb")
-                return mask_of(composite.get("url"), () if color is None else color, place, self.report)
-            return mask_of(mapping(one.get("mask")).get("url"), None, place, self.report)
+                return mask_of(composite.get("url"), () if color is None else color, spot, self.report)
+            return mask_of(mapping(one.get("mask")).get("url"), None, spot, self.report)
         self.report(
-            place.issue(
+            spot.issue(
                 "unknown-kind",
                 f"the object is a {kind!r}, expected DICOMPolyline or DICOMSegmentationMask; it is left out",
             )
@@ -322,11 +336,12 @@ class _Reader:
     def _segments(self, segments: object, place: Place) -> tuple[tuple[str, Ranges], ...]:
         found = []
         for feature, ranges in mapping(segments).items():
-            pairs = [tuple(frame_number(n) for n in one) if isinstance(one, list) else () for one in elements(ranges)]
-            good = [
-                (a, b) for a, b in (one for one in pairs if len(one) == 2) if a is not None and b is not None and a <= b
-            ]
-            if len(good) != len(pairs) or not isinstance(ranges, list):
+            good = []
+            for one in elements(ranges):
+                first, last = map(frame_number, one) if isinstance(one, list) and len(one) == 2 else (None, None)
+                if first is not None and last is not None and first <= last:
+                    good.append((first, last))
+            if not isinstance(ranges, list) or len(good) != len(ranges):
                 self.report(
                     place.at(feature=feature).issue(
                         "bad-segments", "the segments are no pairs of first and last frame; those are left out"
@@ -336,38 +351,38 @@ class _Reader:
         return tuple(found)
 
 
-_KeyFrames = frozenset[tuple[str, str, int]]  # feature, group, frame
+_KeyFrames = Set[tuple[str, int]]  # feature and frame
 
 
-def _key_frames(value: object) -> _KeyFrames | None:
-    """Frames that a person drew: ``{"6": true, "7": false}`` or ``[6]``; None where the export does not say."""
+def _key_frames(value: object) -> Mapping[str, _KeyFrames] | None:
+    """Frames of each group that a person drew: ``{"6": true, "7": false}`` or ``[6]``; None where it is not said."""
     if not isinstance(value, dict):
         return None
-    found: set[tuple[str, str, int]] = set()
+    found: dict[str, set[tuple[str, int]]] = {}
     for feature, groups in value.items():
         for group, frames in mapping(groups).items():
-            drawn = (
-                [key for key, is_key in frames.items() if is_key is True]
-                if isinstance(frames, dict)
-                else elements(frames)
-            )
-            numbers = (frame_number(key) for key in drawn)
-            found.update((feature, group.lower(), number) for number in numbers if number is not None)
-    return frozenset(found)
+            drawn = found.setdefault(group.strip().lower(), set())
+            for key in frames if isinstance(frames, dict) else elements(frames):
+                number = frame_number(key)
+                if number is not None and (isinstance(frames, list) or frames[key] is True):
+                    drawn.add((feature, number))
+    return found
 
 
 def _compare(segments: tuple[tuple[str, Ranges], ...], frames: tuple[Frame, ...], place: Place, report: Report) -> None:
     """Tell where segments and frames disagree; what is in `frames` counts."""
     if not segments:
         return
-    drawn: dict[str, set[int]] = {}
+    drawn: dict[str, list[int]] = {}
     for frame in frames:
         for one in frame.objects:
-            drawn.setdefault(one.feature, set()).add(frame.number)
+            drawn.setdefault(one.feature, []).append(frame.number)
     covered = dict(segments)
     for feature in dict.fromkeys([*covered, *drawn]):
-        ranges, numbers = covered.get(feature, ()), drawn.get(feature, set())
-        outside = sorted(n for n in numbers if not any(a <= n <= b for a, b in ranges))
+        ranges, numbers = covered.get(feature, ()), sorted(set(drawn.get(feature, ())))
+        if numbers and ranges == ((numbers[0], numbers[-1]),) and numbers[-1] - numbers[0] == len(numbers) - 1:
+            continue
+        outside = [n for n in numbers if not any(a <= n <= b for a, b in ranges)]
         missing = sum(b - a + 1 for a, b in ranges) - (len(numbers) - len(outside))
         here = place.at(feature=feature)
         if outside:

@@ -10,13 +10,13 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from voxtract.errors import check_choice
+from voxtract.errors import InvalidInput, check_choice
 from voxtract.model import Source
 from voxtract.read.supervisely import project
 from voxtract.read.supervisely.by_table import KnownVolume, read_volumes, volumes_of_project
 from voxtract.read.supervisely.items import Mode, Options, checked
 from voxtract.read.supervisely.layouts import open_tree
-from voxtract.read.supervisely.tree import walk
+from voxtract.read.supervisely.tree import Tree, walk
 
 __all__ = ["LAYOUTS", "open_supervisely"]
 
@@ -42,7 +42,8 @@ def open_supervisely(
     ===============  ==================================================================================================
     layout           files
     ===============  ==================================================================================================
-    ``by_name``      ``CTChest.nii.gz`` and ``CTChest/lung.nii.gz``: a file per class, each value an object
+    ``by_name``      ``CTChest.nii.gz`` and ``CTChest/lung.nii.gz``, or ``.nrrd``: a file per class, each value an
+                     object; perhaps a ``class_names.json``, which `voxtract.write.supervisely` writes
     ``by_plane``     ``axl_anatomic.nii.gz`` and ``axl_inference.nii.gz`` (each value a class) or ``axl_inference_1``,
                      ``_2``, … (a file per class, each value an object); ``axl_score.csv``; ``color_map.txt``
     ``annotations``  the latter without their volumes, which `volumes` tells; perhaps a ``.json`` that maps them
@@ -112,10 +113,23 @@ def open_supervisely(
     if layout == "project" or (layout == "auto" and project.is_project(tree.root)):
         found = project.open_project(tree.root)
         return checked(found if tree.archive is None else tree.archive.source(found), [], strict)
+    if layout == "auto":
+        _check_no_projects(tree)
     options = Options(
         mode=mode, layer=layer, layer_base=layer_base, trust=trust, resample_labels=resample_labels, strict=strict
     )
     return open_tree(tree, layout, _known(volumes), dataset, options)
+
+
+def _check_no_projects(tree: Tree) -> None:
+    """Refuse a tree with projects in it, whose volumes and masks are called like those of no other layout."""
+    projects = [entry for entry in tree.entries if entry.name == project.META and project.is_project(entry.path.parent)]
+    if projects:
+        named = ", ".join(str(Path(entry.where).parent) for entry in projects[:5])
+        raise InvalidInput(
+            f"{tree.where}: holds {len(projects)} volume project{'s' * (len(projects) > 1)} ({named}) and more; "
+            "open each by itself"
+        )
 
 
 def _known(volumes: str | os.PathLike[str] | Iterable[Mapping[str, Any]] | None) -> list[KnownVolume] | None:

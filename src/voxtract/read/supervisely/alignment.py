@@ -15,14 +15,13 @@ from voxtract.read.archives import Member
 from voxtract.read.nifti import NiftiFile
 from voxtract.read.oriented import Oriented, turn_of
 from voxtract.read.stored import times
-from voxtract.read.supervisely.files import LabelFile, Located, Resampled
+from voxtract.read.supervisely.files import LabelFile, Listed, Located, Resampled, stamp_of
 from voxtract.read.supervisely.tree import Entry
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 CLOSE = 0.1  # of a voxel that a corner of the labels may be off: tools write affines as float32
-_MOST_TURNS = 10_000
 UNTURNED = Reorientation((0, 1, 2), (False, False, False))
 
 
@@ -82,23 +81,11 @@ def look(entry: Entry) -> Look:
     grid = header.grid
     if mm != 1:
         grid = Grid(grid.shape, np.diag([mm, mm, mm, 1]) @ grid.affine)
-    turn = _turn(grid.affine[:3, :3].tobytes(), entry.where)
-    density = header.nbytes / entry.path.stat().st_size if packed and header.dtype.kind in "iu" else 0.0
-    return Look(entry.where, named, grid, turn, turn.grid(grid), density, remarks, mm == 1)
-
-
-_TURNS: dict[bytes, Reorientation] = {}  # files of one scanner lie alike, and to find a turn takes as long as a header
-
-
-def _turn(steps: bytes, where: str) -> Reorientation:
-    """Find the way to RAS of volumes whose (3, 3) float64 steps these are."""
-    if (known := _TURNS.get(steps)) is None:
-        affine = np.eye(4)
-        affine[:3, :3] = np.frombuffer(steps).reshape(3, 3)
-        known = turn_of(Grid((1, 1, 1), affine), "RAS", where)
-        if len(_TURNS) < _MOST_TURNS:
-            _TURNS[steps] = known
-    return known
+    turn = turn_of(grid, "RAS", entry.where)
+    stamp = stamp_of(entry.path)
+    density = header.nbytes / max(stamp[0], 1) if packed and header.dtype.kind in "iu" else 0.0
+    listed = Listed(named, header, entry.path, stamp)
+    return Look(entry.where, listed, grid, turn, turn.grid(grid), density, remarks, mm == 1)
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -152,8 +139,8 @@ def aligned(labels: Look, file: LabelFile, target: Target, trust: str | None, re
         return Resampled(labels.placed(file), target.ras), f"resampled to the grid of {target.where} ({fault})"
     raise InvalidInput(
         f"{labels.where}: lies on another grid than its volume {target.where}: {fault}; export both from one volume, "
-        "or pass resample_labels=True"
-        + (", or trust='voxels' if only the header is wrong" if "shape" not in fault else "")
+        "or pass resample_labels=True (--set resample_labels=true)"
+        + (", or trust='voxels' (--set trust=voxels) if only the header is wrong" if "shape" not in fault else "")
     )
 
 

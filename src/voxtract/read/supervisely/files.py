@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
@@ -82,6 +83,46 @@ class _Of:
     def paths(self) -> Sequence[str | Remote]:
         """Those of the file."""
         return self.file.paths
+
+
+def stamp_of(path: Path) -> tuple[int, int]:
+    """Size and time in ns, which change when a file is written; (-1, -1) where the system does not tell."""
+    try:
+        found = path.stat()
+    except OSError:
+        return -1, -1
+    return found.st_size, found.st_mtime_ns
+
+
+@dataclass(frozen=True, slots=True)
+class Listed(_Of):
+    """A file whose header was read when it was listed, and is read again only where the file has changed since.
+
+    Parameters
+    ----------
+    file : VolumeFile
+    known : Header
+    path : Path
+        Of the file.
+    stamp : (int, int)
+        `stamp_of` the file when it was listed.
+    """
+
+    known: Header = field(compare=False)
+    path: Path
+    stamp: tuple[int, int]
+
+    def header(self) -> Header:
+        """Header of the file; raises as the file."""
+        return self.known if stamp_of(self.path) == self.stamp else self.file.header()
+
+    def read(self) -> Volume:
+        """Voxels of the file; raises as the file."""
+        return self.file.read()
+
+    def slabs(self, planes: int) -> Generator[NDArray[Any], None, None]:
+        """Voxels of the file; raises as the file."""
+        return self.file.slabs(planes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,7 +230,8 @@ class LabelFile(_Of):
     """A label volume as integers, with what only its voxels tell.
 
     Voxels stored as floats, or scaled, become int32 or int64. Told, as a warning or, with `strict`, as an error: a
-    volume without a voxel above 0, values below 0 (which are background), a label of `hoped` that is missing.
+    volume without a voxel above 0, values below 0 (which are background), a label of `hoped` that is missing, one that
+    has no name while others have.
 
     Parameters
     ----------
@@ -199,12 +241,18 @@ class LabelFile(_Of):
         Labels that a score table speaks of; a missing one is an error or a warning.
     table : str
         That table.
+    named : set of int, optional
+        Labels that a colour map has names for.
+    colors : str
+        That map.
     """
 
     strict: bool = False
     needed: tuple[int, ...] = ()
     hoped: tuple[int, ...] = ()
     table: str = ""
+    named: frozenset[int] | None = None
+    colors: str = ""
 
     def header(self) -> Header:
         """Header of the file, unscaled integers; raises as the file."""
@@ -272,37 +320,54 @@ class _Seen:
     of: LabelFile
     low: int = 0
     labelled: bool = False
-    missing: set[int] = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.missing = {*self.of.needed, *self.of.hoped}
+    found: set[int] = field(default_factory=set)  # where single labels matter
 
     def look(self, data: NDArray[Any]) -> None:
+        if not self.found.issuperset((*self.of.needed, *self.of.hoped)) or self._may_be_bare(data):
+            self.found |= _labels(data)
+            self.labelled = self.labelled or bool(self.found)
         if not self.labelled:  # up to the first that is
             planes = (data[..., z] for z in range(data.shape[2]))
             self.labelled = any((plane > 0 if data.dtype.kind == "i" else plane).any() for plane in planes)
         if data.dtype.kind == "i":
             self.low = min(self.low, int(data.min()))
-        self.missing = {label for label in self.missing if not (data == label).any()}
+
+    def _may_be_bare(self, data: NDArray[Any]) -> bool:
+        """Whether there may be labels without a name; the highest one says it of a map that counts from 1."""
+        named = self.of.named
+        return named is not None and not (max(named) == len(named) and int(data.max()) <= len(named))
 
     def tell(self) -> None:
-        lacking = sorted(self.missing.intersection(self.of.needed))
-        if lacking:
+        of, told = self.of, []
+        if lacking := sorted({*of.needed} - self.found):
             raise InvalidInput(
-                f"{self.of.where}: no voxel has the label {_list(lacking)}, which {self.of.table} scores; "
+                f"{of.where}: no voxel has the label {_list(lacking)}, which {of.table} scores; "
                 "correct the table or the labels"
             )
-        told = []
         if not self.labelled:
             told.append("no voxel is labelled: all are 0 or below")
         if self.low < 0:
             told.append(f"has values below 0, down to {self.low}, which are taken as background")
-        if self.missing:
-            told.append(f"no voxel has the label {_list(sorted(self.missing))}, which {self.of.table} scores")
+        if lacking := sorted({*of.hoped} - self.found):
+            told.append(f"no voxel has the label {_list(lacking)}, which {of.table} scores")
+        if of.named is not None and (bare := sorted(self.found - of.named)):
+            told.append(f"{of.colors} has no name for the label {_list(bare)}; called Segment_<label>")
         for message in told:
-            if self.of.strict:
-                raise InvalidInput(f"{self.of.where}: {message}")
-            log.warning("%s: %s", self.of.where, message)
+            if of.strict:
+                raise InvalidInput(f"{of.where}: {message}")
+            log.warning("%s: %s", of.where, message)
+
+
+def _labels(data: NDArray[Any]) -> set[int]:
+    """Values above 0 of voxels; passes quickly over the many that are 0, or as those before them."""
+    flat = data.ravel(order="K")
+    words = flat[: flat.size // 8 * 8].view(np.uint64)
+    words = words[words != 0]
+    changed = np.append(True, words[1:] != words[:-1])[: words.size]
+    some = np.concatenate([words[changed].view(data.dtype), flat[flat.size // 8 * 8 :]])
+    if some.size and int(some.max()) < 1 << 16:
+        return set(np.flatnonzero(np.bincount(some[some > 0])).tolist())
+    return {value for value in np.unique(some).tolist() if value > 0}
 
 
 def _list(labels: list[int]) -> str:

@@ -369,7 +369,9 @@ class _Making:
             if mask.class_id is None and sum(one.class_id is None for one in scoring.item.masks) == 1:
                 hoped = tuple(n for n in table.scores if map_ is not None and n in map_.names)
                 needed = tuple(n for n in table.scores if n not in hoped)
-        file = LabelFile(found.file, self.options.strict, needed, hoped, "" if table is None else table.where)
+        named = None if map_ is None or mask.class_id is not None else frozenset(map_.names)
+        of_table, of_map = ("" if one is None else one.where for one in (table, map_))
+        file = LabelFile(found.file, self.options.strict, needed, hoped, of_table, named, of_map)
         placed, done = aligned(found, file, target, self.options.trust, self.options.resample_labels)
         if done:
             self.listing.remark(mask.entry.where, done)

@@ -134,18 +134,16 @@ def _choose(files: _Sorted, has_table: bool) -> tuple[Layout, bool]:
     return "by_name", inner
 
 
-def _by_plane(
-    files: _Sorted, names: ClassNames, inner: bool, forced: bool, options: Options, listing: Listing
-) -> str:
+def _by_plane(files: _Sorted, names: ClassNames, inner: bool, forced: bool, options: Options, listing: Listing) -> str:
     """Volumes and labels of planes; where volumes have a folder of labels or one of their own, these too."""
     named = [one for kind in ("volume", "labels", "scores") for one in files.planes(kind, inner=inner)]
-    own = set() if forced else _labelled_by_folder(files, named, listing)
+    own, unwanted = (set(), {}) if forced else _labelled_by_folder(files, named)
     named = [one for one in named if one[0] not in own]
     taken = {entry for entry, _ in named}
     left = [
         entry
         for entry in files.volumes
-        if entry in own or (entry not in taken and not _is_named_for_planes(files.parsed[entry]))
+        if entry in own or not (entry in taken or entry in unwanted or _is_named_for_planes(files.parsed[entry]))
     ]
     left = [] if forced else left
     pairing = pair(left)
@@ -153,45 +151,44 @@ def _by_plane(
     by_name = [
         entry
         for entry in left
-        if entry in own
-        or entry.way in pairing.beside
-        or entry.folder in pairing.claimed
-        or entry.folder not in folders
+        if entry in own or entry.way in pairing.beside or entry.folder in pairing.claimed or entry.folder not in folders
     ]
     add_by_plane(named, options.mode, listing)
     _tell_names(taken, files, listing)
-    _tell_unplaced(files, {*taken, *by_name}, listing)
+    _tell_unplaced(files, {*taken, *by_name, *unwanted}, listing)
+    for entry, volume in unwanted.items():
+        listing.skip(entry, f"lies in the folder called like {volume}, whose labels are those of its plane")
     _tell_unused(files, [one for one in named if one[1].kind == "scores"], listing, "by plane")
     if not by_name:
         return "by plane"
     add_by_name(by_name, pairing, names, listing)
     if not any(name.kind != "scores" for _, name in named):
         return "by volume name"
-    listing.remark(by_name[0].where, f"belongs to no plane: {len(by_name)} files of the tree are read by volume name")
+    listing.remark(by_name[0].where, f"is read by volume name, as are {len(by_name)} files of a tree read by plane")
     return "by plane, and by volume name"
 
 
-def _labelled_by_folder(files: _Sorted, named: Sequence[Named], listing: Listing) -> set[Entry]:
-    """Volumes whose labels lie in the folder beside them that is called like them, and these labels.
+def _labelled_by_folder(files: _Sorted, named: Sequence[Named]) -> tuple[set[Entry], dict[Entry, str]]:
+    """Volumes whose labels lie in the folder called like them, with these labels; labels that give way to others.
 
-    Such a volume may be named after a plane, too: an export by volume name of ``axl_anatomic``. Where labels are named
-    for its plane as well, those are taken, and the others are told.
+    Such a volume may be named after a plane: ``axl_anatomic`` exported by volume name. Where it has labels of its plane
+    as well, they are taken.
     """
-    of_planes = [entry for entry, name in named if name.kind == "volume"]
     folders = by_folder(files.volumes)
-    datasets = {entry.folder for entry in of_planes}
+    of_planes = {entry.folder for entry, name in named if name.kind != "scores"}
     labelled = {entry for group in grouped(named).values() if group.masks for entry, _ in group.volumes}
-    found: set[Entry] = set()
-    for entry in of_planes:
+    labels = {entry for entry, name in named if name.kind == "labels"}
+    own: set[Entry] = set()
+    unwanted: dict[Entry, str] = {}
+    for entry in files.volumes:
         folder = f"{entry.folder}/{entry.stem}" if entry.folder else entry.stem
-        if folder not in folders or folder in datasets:
+        if entry in labels or folder not in folders or folder in of_planes:
             continue
-        if entry not in labelled:
-            found.update((entry, *folders[folder]))
-            continue
-        for other in folders[folder]:
-            listing.skip(other, f"lies in the folder called like {entry.name}, whose labels are those of its plane")
-    return found
+        if entry in labelled:
+            unwanted.update(dict.fromkeys(folders[folder], entry.name))
+        else:
+            own.update((entry, *folders[folder]))
+    return own, unwanted
 
 
 def _is_named_for_planes(name: ParsedName) -> bool:
@@ -206,12 +203,14 @@ def _tell_names(used: set[Entry], files: _Sorted, listing: Listing) -> None:
 
 
 def _tell_unplaced(files: _Sorted, used: set[Entry], listing: Listing) -> None:
-    """NIfTI files that the layout has no place for."""
-    for entry in files.nifti:
+    """Volumes and labels that the layout has no place for."""
+    for entry in files.volumes:
         name = files.parsed[entry]
         if entry in used:
             continue
-        if name.problem:
+        if not entry.is_nifti:
+            listing.skip(entry, "is NRRD, which is read by volume name; volumes and labels of planes are NIfTI")
+        elif name.problem:
             listing.lost(entry, f"{name.problem}; keep one")
         elif name.kind is None:
             listing.skip(

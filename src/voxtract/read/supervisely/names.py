@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 from voxtract.geometry import View
@@ -76,6 +77,7 @@ class ParsedName:
         return None if self.plane is None else VIEW_OF[self.plane]
 
 
+@lru_cache(10_000)
 def parse(name: str) -> ParsedName:
     """Parse a file name, in capitals or not.
 

@@ -72,7 +72,8 @@ def open_project(path: Path) -> Source:
         first = f"; the first of {len(listing.skipped)}: {listing.skipped[0].reason}" if listing.skipped else ""
         raise InvalidInput(f"{path}: no volume of the project can be used{first}")
     return Source(
-        f"{path} (Supervisely volume project, {len(listing.cases)} volumes in {len(datasets)} datasets)",
+        f"{path} (Supervisely volume project, {_count(len(listing.cases), 'volume')} in "
+        f"{_count(len(datasets), 'dataset')})",
         tuple(listing.cases),
         tuple(listing.skipped),
         tuple(listing.remarks),
@@ -400,6 +401,10 @@ def _size(path: Path) -> int:
         return path.stat().st_size
     except OSError as fault:
         raise UnreadableFile(f"{path}: cannot be looked at: {fault.strerror}; check its permissions") from fault
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'s' * (number != 1)}"
 
 
 def _is_junk(name: str) -> bool:

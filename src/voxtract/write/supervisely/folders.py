@@ -6,7 +6,7 @@ import json
 import logging
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -26,7 +26,7 @@ log = logging.getLogger("voxtract")
 
 Kept = Literal["auto", "semantic", "instance"]
 
-CLASS_NAMES = "class_names.json"  # file stem -> class, of the classes whose names no file can have
+CLASS_NAMES = "class_names.json"  # read/supervisely/class_names.py reads it; Supervisely passes over it
 PLANES: dict[View, str] = {"axial": "axl", "coronal": "cor", "sagittal": "sag"}
 
 _UNSAFE = re.compile(r'[\x00-\x1f\x7f<>:"/\\|?*]')
@@ -41,7 +41,8 @@ class NiftiFolders:
 
     All volumes are turned to RAS by flips and swaps of axes; image voxels and scaling stay as they are stored.
 
-    ``by="class"`` writes ``<case>.nii.gz`` and ``<case>/<class>.nii.gz``; colours and scores have no place there.
+    ``by="class"`` writes ``<case>.nii.gz`` and ``<case>/<class>.nii.gz``, which have no place for scores, and
+    ``class_names.json`` with numbers, names and colours of the classes, which voxtract reads and Supervisely does not.
     ``by="plane"`` is for cases that are looked at in one view: ``<plane>_anatomic.nii.gz`` and its
     ``<plane>_inference.nii.gz``, in a folder called like what is left of the case's id without these words, with
     ``color_map.txt`` above all and ``<plane>_score.csv`` beside it.
@@ -118,7 +119,7 @@ class NiftiFolders:
             yield from self._by_class(found, place, grid) if self.by == "class" else self._by_plane(found, place, grid)
 
     def run_files(self, cases: Iterable[Case]) -> Iterator[tuple[str, Content]]:
-        """Colour map, or the names of classes that no file can have; of `cases` no file is read.
+        """Colour map, or the names and colours of classes; of `cases` no file is read.
 
         Raises
         ------
@@ -139,10 +140,9 @@ class NiftiFolders:
             )
             yield "color_map.txt", "\n".join(lines)
             return
-        names = {_in_folder(stem, i): self.classes[one].name for one, stem in self._stems().items() for i in ("", *ids)}
-        changed = {stem: name for stem, name in names.items() if stem != name}
-        if changed:
-            yield self._in_dataset(CLASS_NAMES), json.dumps(changed, ensure_ascii=False, indent=1)
+        told = {_in_folder(stem, i): asdict(self.classes[n]) for n, stem in self._stems().items() for i in ("", *ids)}
+        if told:
+            yield self._in_dataset(CLASS_NAMES), json.dumps(told, ensure_ascii=False, indent=1) + "\n"
 
     # --- by class
 
@@ -164,15 +164,15 @@ class NiftiFolders:
         return labels
 
     def _stems(self) -> dict[int, str]:
-        """File name of each class, each once also where capitals do not count."""
+        """File name of each class, each once also where capitals do not count and beside a case called like it."""
         stems: dict[int, str] = {}
         taken: set[str] = set()
         for one in self.classes.categories:
             stem, number = _safe(one.name), 1
-            while stem.casefold() in taken:
+            while taken.intersection(_names_of(stem)):
                 number += 1
                 stem = f"{_safe(one.name)}_{number}"
-            taken.add(stem.casefold())
+            taken.update(_names_of(stem))
             stems[one.id] = stem
         return stems
 
@@ -360,6 +360,11 @@ def _is_in(labels: RasLabels, thing: Thing, view: View, index: int) -> bool:
 def _in_folder(stem: str, case_id: str) -> str:
     """File name of a class beside a case: not the case's own, or the folder would not be one of masks."""
     return f"{stem}_class" if stem.casefold() == case_id.casefold() else stem
+
+
+def _names_of(stem: str) -> set[str]:
+    """Names that files of a class may have, in lower case."""
+    return {stem.casefold(), _in_folder(stem, stem).casefold()}
 
 
 def _safe(name: str) -> str:

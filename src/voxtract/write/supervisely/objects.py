@@ -135,8 +135,8 @@ def values(volume: Volume) -> NDArray[Any]:
     slope, intercept = float(header.slope), float(header.intercept)
     if data.dtype.kind in "iu" and slope.is_integer() and intercept.is_integer():
         ends = sorted(int(end) * int(slope) + int(intercept) for end in (data.min(), data.max()))
-        dtype = np.result_type(*(np.min_scalar_type(end) for end in ends))
-        if dtype.kind in "iu":
+        dtype = _integer(*ends)
+        if dtype is not None:
             wide = data.astype(np.int64 if ends[0] < 0 or int(slope) < 0 or int(intercept) < 0 else np.uint64)
             scaled: NDArray[Any] = wide * wide.dtype.type(int(slope)) + wide.dtype.type(int(intercept))
             return scaled.astype(dtype)
@@ -144,6 +144,14 @@ def values(volume: Volume) -> NDArray[Any]:
     real *= slope
     real += intercept
     return real
+
+
+def _integer(low: int, high: int) -> np.dtype[Any] | None:
+    """Smallest integer that holds all from `low` to `high`, signed from 16 bits on; None where there is none."""
+    if low >= 0:
+        return np.min_scalar_type(high) if high < 1 << 64 else None
+    fits = (bits for bits in (16, 32, 64) if -(1 << bits - 1) <= low and high < 1 << bits - 1)
+    return next((np.dtype(f"i{bits // 8}") for bits in fits), None)
 
 
 def key_of(path: str) -> str:
