@@ -45,7 +45,7 @@ def write_nifti(path: Path, stored: NDArray[Any], affine: NDArray[Any], slope: f
 def folders(tmp_path: Path) -> Path:
     """``dicom`` (a series), ``nifti`` (the same volume) and ``labels`` (masks on it), a case ``ct`` in each."""
     stored, affine = voxels(SHAPE) // 40, affine_of(OBLIQUE)
-    words = {"RescaleSlope": SLOPE, "RescaleIntercept": INTERCEPT, "SliceThickness": "2"}
+    words: dict[str, Any] = {"RescaleSlope": SLOPE, "RescaleIntercept": INTERCEPT, "SliceThickness": "2"}
     write_series(tmp_path / "dicom" / "ct", stored, affine, **words)
     write_nifti(tmp_path / "nifti" / "ct.nii.gz", stored, affine, float(SLOPE), float(INTERCEPT))
     nib.save(nib.Nifti1Image(masks(), affine), _made(tmp_path / "labels") / "ct.nii.gz")

@@ -58,8 +58,14 @@ class Elements(HTMLParser):
         return " ".join(self.words)
 
 
+def made(folder: Path) -> Path:
+    page = build_report(folder)
+    assert isinstance(page, Path)
+    return page
+
+
 def report_of(out: Path) -> Elements:
-    return Elements(build_report(out).read_text("utf-8"))
+    return Elements(made(out).read_text("utf-8"))
 
 
 def data_of(path: Path) -> dict[str, Any]:
@@ -220,7 +226,7 @@ def test_without_images_or_annotations_there_is_still_a_report(tmp_path: Path, a
 
 def test_pictures_are_the_slices_and_boxes_those_of_the_findings(tmp_path: Path) -> None:
     out = make_extraction(tmp_path, views=VIEWS, target_size=(40, 48))
-    data = data_of(build_report(out))
+    data = data_of(made(out))
     for scene, views in zip(SCENES, data["cases"], strict=True):
         assert [data["views"][view["view"]] for view in views] == list(VIEWS)
         for view in views:
@@ -261,10 +267,10 @@ def _jpeg(address: str) -> NDArray[Any]:
 
 def test_pictures_shrink_as_cases_become_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     out = make_extraction(tmp_path)
-    large = build_report(out).stat().st_size
+    large = made(out).stat().st_size
     slices = [len(view["slices"]) for case in data_of(out / "report.html")["cases"] for view in case]
     monkeypatch.setattr("voxtract.html.facts._PICTURES", 3000)
-    small = build_report(out).stat().st_size
+    small = made(out).stat().st_size
     fewer = [len(view["slices"]) for case in data_of(out / "report.html")["cases"] for view in case]
     assert small < large
     assert slices == [10, 14, 10]
@@ -299,7 +305,7 @@ def test_many_boxes_on_a_slice_are_counted(tmp_path: Path, monkeypatch: pytest.M
     out = make_extraction(
         tmp_path, [Scene("many", (12, 12, 3), (1.0, 1.0, 1.0), (*bricks, (2, (10, 8, 1), (12, 12, 2))))]
     )
-    view = data_of(build_report(out))["cases"][0][0]
+    view = data_of(made(out))["cases"][0][0]
     at = view["slices"].index(1)
     assert len(view["boxes"][at]) == 5 * 10
     assert view["more"][at] == 6
@@ -409,7 +415,7 @@ def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
 @pytest.fixture(scope="module")
 def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("report")
-    return build_report(make_extraction(folder, views=("axial", "coronal"), target_size=(40, 40)))
+    return made(make_extraction(folder, views=("axial", "coronal"), target_size=(40, 40)))
 
 
 @pytest.fixture
@@ -605,7 +611,7 @@ def test_names_are_words_and_never_code(chromium: Page, tmp_path: Path) -> None:
     scene = Scene(EVIL, *(getattr(SCENES[0], name) for name in ("shape", "spacing_mm", "bricks")))
     names = {1: "</script><script>hacked=1</script>", 2: {"name": "<!-- " + EVIL, "color": "#ff0000"}}
     out = make_extraction(tmp_path, [scene], class_map=names)
-    chromium.open(build_report(out))
+    chromium.open(made(out))
     _bring(chromium, "#case-0")
     assert chromium.run("typeof hacked") == "undefined"
     assert chromium.run("document.querySelectorAll('img').length") == 0
@@ -620,7 +626,7 @@ def test_names_are_words_and_never_code(chromium: Page, tmp_path: Path) -> None:
 
 @needs_browser
 def test_without_pictures_the_boxes_are_still_drawn(chromium: Page, tmp_path: Path) -> None:
-    chromium.open(build_report(make_extraction(tmp_path, images=None)))
+    chromium.open(made(make_extraction(tmp_path, images=None)))
     _bring(chromium, "#case-0")
     assert len(_boxes(chromium)) == 3
     assert chromium.run("document.querySelectorAll('#case-0 image').length") == 0

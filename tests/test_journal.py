@@ -15,9 +15,10 @@ import pytest
 
 import voxtract
 from tests.conftest import WriteNifti
+from voxtract.book import LOCK
 from voxtract.cli import main
 from voxtract.errors import InvalidInput, NotFound
-from voxtract.journal import LOCK, Journal
+from voxtract.journal import Journal
 from voxtract.read.extraction import JOURNAL, manifest_name, read_journal
 from voxtract.verify import verify
 

@@ -17,8 +17,8 @@ from tests.conftest import WriteNifti
 SOURCE = Path(voxtract.__file__).parent
 
 VALUES = {"classes", "errors", "geometry", "model"}
-ROOMS = {"read", "compute", "write", "backend"}
-ENGINE = {"crew", "desk", "job", "journal", "labelling", "layout", "progress", "report", "settings", "splits"}
+ROOMS = {"read", "compute", "write", "backend", "storage"}
+ENGINE = {"book", "crew", "desk", "job", "journal", "labelling", "layout", "progress", "report", "settings", "splits"}
 FRONT = {"check", "conversion", "demo", "describe", "doctor", "preview", "torch", "verify"}
 DATA = {"phantoms"}
 
@@ -27,18 +27,20 @@ MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
     "geometry": {"errors"},
     "classes": {"errors"},
-    "model": {"classes", "errors", "geometry"},
+    "storage": {"errors"},
+    "model": {"classes", "errors", "geometry", "storage"},
     "webknossos": {"errors", "geometry"},
-    "read": VALUES | {"webknossos"},
+    "read": VALUES | {"storage", "webknossos"},
     "compute": VALUES,
-    "write": VALUES | {"webknossos"},
+    "write": VALUES | {"storage", "webknossos"},
     "backend": VALUES | {"compute", "kernels"},
     **dict.fromkeys(ENGINE, VALUES | ROOMS | ENGINE),
     "cluster": VALUES | ROOMS | ENGINE,
     "pipeline": VALUES | ROOMS | ENGINE | {"cluster"},
     "slices": VALUES | ROOMS | ENGINE | {"pipeline"},
     **dict.fromkeys(DATA, VALUES | {"write"}),
-    **dict.fromkeys(FRONT, VALUES | ROOMS | ENGINE | DATA | {"pipeline", "slices", "voxtract"}),
+    "segments": VALUES | ROOMS | ENGINE | {"pipeline"},
+    **dict.fromkeys(FRONT, VALUES | ROOMS | ENGINE | DATA | {"pipeline", "segments", "slices", "voxtract"}),
     "html": VALUES | ROOMS | ENGINE | {"check", "preview", "voxtract"},
     "cli": VALUES | ROOMS | ENGINE | FRONT | {"cluster", "html", "pipeline", "slices", "voxtract"},
     "__main__": {"cli"},

@@ -28,13 +28,15 @@ from voxtract.preview import (
 )
 from voxtract.read.extraction import open_extraction
 from voxtract.read.images import read_image
+from voxtract.storage import Place
 from voxtract.write.sheet import Tile, contact_sheet
 
 RED = (255, 0, 0)
 ONE = Scene("one", (30, 40, 6), (1.0, 1.0, 2.0), ((2, (4, 10, 2), (14, 25, 4)),))
 
 
-def pixels(path: Path) -> NDArray[np.uint8]:
+def pixels(path: Place) -> NDArray[np.uint8]:
+    assert isinstance(path, Path)
     with Image.open(path) as picture:
         assert picture.format == "PNG"
         return np.asarray(picture.convert("RGB"))

@@ -24,7 +24,7 @@ def test_examples_run_one_after_the_other(
     make_data_set(tmp_path / "demo/data")
     monkeypatch.chdir(tmp_path)
     examples = blocks("python")
-    assert len(examples) == 4
+    assert len(examples) == 5
     names: dict[str, object] = {}
     for example in examples:
         exec(compile(example, "README.md", "exec"), names)

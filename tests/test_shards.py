@@ -48,7 +48,7 @@ def test_slices_are_those_of_the_files(tmp_path: Path, options: dict[str, Any]) 
     for one, other in zip(ours.findings(), files.findings(), strict=True):
         assert one.suffix in (".tar", ".zarr")
         for index in one.slices.tolist():
-            image, file = read_slice(ours.root, one, index), tifffile.imread(files.root / other.name(index))
+            image, file = read_slice(ours.root, one, index), tifffile.imread(tmp_path / "files/out" / other.name(index))
             assert image.dtype == file.dtype
             np.testing.assert_array_equal(image, file)
 
@@ -161,6 +161,7 @@ def test_what_changes_later_is_named(tmp_path: Path, options: dict[str, Any]) ->
     assert verify(out).exit_code == 0
     found = next(open_extraction(out).findings())
     file = slice_file(out, found, 6)
+    assert isinstance(file, Path)
     content = file.read_bytes()
     file.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
     (bad,) = verify(out).bad
@@ -193,7 +194,8 @@ def test_it_can_be_looked_at(tmp_path: Path, options: dict[str, Any]) -> None:
         out = make_extraction(tmp_path / name, views=("axial", "coronal"), **own)
         preview(out, tmp_path / f"{name}.png")
         sheets.append((tmp_path / f"{name}.png").read_bytes())
-        page = build_report(out, tmp_path / f"{name}.html").read_text()
+        build_report(out, tmp_path / f"{name}.html")
+        page = (tmp_path / f"{name}.html").read_text()
         pictures.append(re.findall("data:image/jpeg;base64,[A-Za-z0-9+/=]+", page))
     assert sheets[0] == sheets[1]
     assert pictures[0] == pictures[1]

@@ -93,6 +93,12 @@ def extraction(pairs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return extracted(pairs, out, target_size=(12, 13), annotations=("csv", "coco"), masks=True)
 
 
+def path_of(data: Any, index: int) -> Path:
+    path = data.file(index)
+    assert isinstance(path, Path)
+    return path
+
+
 def items(data: Any) -> list[Any]:
     return [data[i] for i in range(len(data))]
 
@@ -249,7 +255,7 @@ def test_all_stored_dtypes_come_as_float32(pairs: Path, tmp_path: Path, dtype: s
     source = voxtract.open_source(image=pairs / "images")
     out = extracted(source, tmp_path / "out", ("axial",), dtype=dtype, compression=compression, annotations=None)
     for i, (image, _) in enumerate(items(data := vt.SliceDataset(out))):
-        written = tifffile.imread(data.file(i))
+        written = tifffile.imread(path_of(data, i))
         assert written.dtype == dtype
         np.testing.assert_array_equal(image[0].numpy(), written.astype(np.float32))
 
@@ -258,7 +264,7 @@ def test_all_stored_dtypes_come_as_float32(pairs: Path, tmp_path: Path, dtype: s
 def test_png(pairs: Path, tmp_path: Path, dtype: str) -> None:
     out = extracted(pairs, tmp_path / "out", images="png", dtype=dtype, normalization="min-max")
     for i, (image, _) in enumerate(items(data := vt.SliceDataset(out))):
-        written = np.asarray(Image.open(data.file(i)))
+        written = np.asarray(Image.open(path_of(data, i)))
         assert written.max() > 200
         np.testing.assert_array_equal(image[0].numpy(), written.astype(np.float32))
 
@@ -886,7 +892,7 @@ def test_an_image_that_goes_missing_later_is_named(own: Path) -> None:
 )
 def test_a_damaged_image_is_named(own: Path, spoil: Callable[[Path], Any], says: str) -> None:
     data = vt.SliceDataset(own)
-    spoil(data.file(2))
+    spoil(path_of(data, 2))
     with pytest.raises(DamagedFile, match=rf"a_axial_002\.tif: the image is damaged .*{says}.*--overwrite"):
         data[2]
 
@@ -897,7 +903,7 @@ def test_an_image_that_was_written_again_by_others_is_read(own: Path) -> None:
     for i, options in enumerate(
         [{}, {"compression": "zlib"}, {"byteorder": ">"}, {"rowsperstrip": 2}, {"tile": (16, 16)}, {"bigtiff": True}]
     ):
-        tifffile.imwrite(data.file(i), tifffile.imread(data.file(i)), **cast("Any", options))
+        tifffile.imwrite(path_of(data, i), tifffile.imread(path_of(data, i)), **cast("Any", options))
     for one, other in zip(items(data), before, strict=True):
         assert_same(one, other)
 
@@ -939,11 +945,11 @@ def test_damaged_png(pairs: Path, tmp_path: Path) -> None:
     data = vt.SliceDataset(extracted(pairs, tmp_path / "out", **words))
     content = data.file(0).read_bytes()
     for spoiled in (b"", b"nothing", content[: len(content) // 2], content[:50] + b"\0\0\0" + content[53:]):
-        data.file(0).write_bytes(spoiled)
+        path_of(data, 0).write_bytes(spoiled)
         with pytest.raises(DamagedFile, match=r"a_axial_000\.png: the image is damaged"):
             data[0]
     for other in (Image.new("L", (9, 9)), Image.new("RGB", (8, 9))):
-        other.save(data.file(0))
+        other.save(path_of(data, 0))
         with pytest.raises(DamagedFile, match="pixels, but 9 x 8 were extracted"):
             data[0]
 
@@ -951,7 +957,7 @@ def test_damaged_png(pairs: Path, tmp_path: Path) -> None:
 def test_what_is_unreadable_is_named(own: Path) -> None:
     data = vt.SliceDataset(own)
     data.file(1).unlink()
-    data.file(1).mkdir()
+    path_of(data, 1).mkdir()
     with pytest.raises(UnreadableFile, match=r"a_axial_001\.tif: cannot be read"):
         data[1]
 

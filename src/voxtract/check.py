@@ -23,6 +23,7 @@ from voxtract.errors import InvalidInput, VoxtractError
 from voxtract.model import Case, Header, Source, VolumeFile
 from voxtract.progress import Progress
 from voxtract.read import open_source
+from voxtract.storage import Remote
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -161,7 +162,7 @@ class CheckReport:
 
 
 def check(
-    source: Source | str | os.PathLike[str], *, workers: int | None = None, progress: bool | None = None
+    source: Source | str | os.PathLike[str] | Remote, *, workers: int | None = None, progress: bool | None = None
 ) -> CheckReport:
     """Check every volume of a source, each against its partner, and all against each other.
 
@@ -172,8 +173,8 @@ def check(
 
     Parameters
     ----------
-    source : Source or path
-        What :func:`voxtract.open_source` returns, or a path for it.
+    source : Source, path or URL
+        What :func:`voxtract.open_source` returns, or what it opens.
     workers : int, optional
         Threads; by default the cores this process may use.
     progress : bool, optional
@@ -184,7 +185,7 @@ def check(
     NotFound, InvalidInput, UnreadableFile
         As :func:`voxtract.open_source`. A volume that does not read is a fault of the report instead.
     """
-    if isinstance(source, str | os.PathLike):
+    if not isinstance(source, Source):
         source = open_source(source)
     if workers is not None and workers < 1:
         raise InvalidInput(f"workers {workers} must be at least 1")

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from voxtract.model import Source
     from voxtract.report import Report
     from voxtract.settings import Settings
+    from voxtract.storage import Place
 
 VIEWS = ("axial", "coronal", "sagittal")
 ANNOTATION_FORMATS = ("csv", "coco", "yolo", "voc", "parquet")
@@ -37,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args, rest = parser.parse_known_args(_joined(sys.argv[1:] if argv is None else argv))
     if len(rest) == 1 and not rest[0].startswith("-") and getattr(args, "source", "") is None and "output" in args:
         # `extract SOURCE --recursive OUT`: argparse has given the first of the two to OUT
-        args.source, args.output, rest = args.output, Path(rest[0]), []
+        args.source, args.output, rest = args.output, _place(rest[0]), []
     if rest:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     if args.version:
@@ -184,7 +185,7 @@ def _convert(args: argparse.Namespace) -> int:
 def _plan(args: argparse.Namespace, source: Source, settings: Settings) -> int:
     from voxtract.pipeline import plan
 
-    report = plan(source, args.output, settings, backend=args.backend, workers=args.workers)
+    report = plan(source, args.output, settings, backend=args.backend, device=args.device, workers=args.workers)
     for result in report.failed:
         print(f"voxtract: failed: {result.error}", file=sys.stderr)
     return _show(args, report)
@@ -269,9 +270,9 @@ def _check(args: argparse.Namespace) -> int:
     found = check(_open(args))
     if args.html is not None:
         from voxtract.html.checked import check_html
-        from voxtract.write.files import Staging
+        from voxtract.write.remote import staging as staging_of
 
-        with Staging(args.html.resolve().parent) as staging:
+        with staging_of(args.html.resolve().parent) as staging:
             staging.write(args.html.name, check_html(found))
     if args.json:
         print(json.dumps(found.to_dict(), indent=2, ensure_ascii=False))
@@ -304,7 +305,7 @@ def _report(args: argparse.Namespace) -> int:
     return _show_path(args, build_report(args.folder, args.output))
 
 
-def _show_path(args: argparse.Namespace, made: Path) -> int:
+def _show_path(args: argparse.Namespace, made: Place) -> int:
     if args.json:
         print(json.dumps({"output": str(made)}))
     elif not args.quiet:
@@ -444,6 +445,7 @@ def _class_map(words: list[str]) -> dict[str, Any]:
 def _run_options(args: argparse.Namespace) -> dict[str, Any]:
     return {
         "backend": args.backend,
+        "device": args.device,
         "workers": args.workers,
         "memory_limit": args.memory_limit,
         "progress": False if args.quiet else None,
@@ -474,7 +476,7 @@ def _parser() -> argparse.ArgumentParser:
 
     one = _command(commands, "extract", _extract, "images and annotations together, several views from one decode")
     _add_source(one)
-    one.add_argument("output", type=Path, metavar="OUT", help="folder to write to; made where it is missing")
+    one.add_argument("output", type=_place, metavar="OUT", help="folder or URL to write to; made if missing")
     one.add_argument("--views", nargs="+", choices=VIEWS, help="views to cut (default: the source's own, else axial)")
     one.add_argument(
         "--annotations",
@@ -504,7 +506,7 @@ def _parser() -> argparse.ArgumentParser:
 
     one = _command(commands, "convert", _convert, "whole volumes and annotations from one tool's form into another's")
     _add_source(one, "--from")
-    one.add_argument("output", type=Path, metavar="OUT", help="folder to write to; made where it is missing")
+    one.add_argument("output", type=_place, metavar="OUT", help="folder or URL to write to; made if missing")
     one.add_argument("--to", required=True, metavar="NAME", help=f"one of {', '.join(CONVERT_TO)}")
     one.add_argument(
         "--with",
@@ -531,25 +533,25 @@ def _parser() -> argparse.ArgumentParser:
 
     one = _command(commands, "check", _check, "what is wrong with a data set, before it is extracted")
     _add_source(one)
-    one.add_argument("--html", type=Path, metavar="FILE", help="also write it as a page")
+    one.add_argument("--html", type=_place, metavar="FILE", help="also write it as a page")
 
     one = _command(commands, "preview", _preview, "contact sheet of an extraction: slices with their boxes, as PNG")
-    one.add_argument("folder", type=Path, metavar="OUT", help="output folder of `voxtract extract`")
-    one.add_argument("--output", type=Path, metavar="FILE", help="PNG to write (default: OUT/preview.png)")
+    one.add_argument("folder", type=_place, metavar="OUT", help="output folder of `voxtract extract`")
+    one.add_argument("--output", type=_place, metavar="FILE", help="PNG to write (default: OUT/preview.png)")
     one.add_argument("--cases", nargs="+", metavar="ID", help="cases to draw (default: spread over all)")
     one.add_argument("--views", nargs="+", choices=VIEWS, help="views to draw (default: all there are)")
     one.add_argument("--tiles", type=int, default=24, metavar="N", help="slices to draw at most (default: 24)")
 
     one = _command(commands, "report", _report, "one HTML page about an extraction: counts, sizes, outliers, slices")
-    one.add_argument("folder", type=Path, metavar="OUT", help="output folder of `voxtract extract`")
-    one.add_argument("--output", type=Path, metavar="FILE", help="page to write (default: OUT/report.html)")
+    one.add_argument("folder", type=_place, metavar="OUT", help="output folder of `voxtract extract`")
+    one.add_argument("--output", type=_place, metavar="FILE", help="page to write (default: OUT/report.html)")
 
     one = _command(commands, "verify", _verify, "are the files of an extraction still what was written")
-    one.add_argument("folder", type=Path, metavar="OUT", help="output folder of `voxtract extract`")
+    one.add_argument("folder", type=_place, metavar="OUT", help="output folder of `voxtract extract`")
     one.add_argument("--workers", type=int, metavar="N", help="threads (default: usable cores)")
 
     one = _command(commands, "demo", _demo, "make a small data set, extract it, draw a contact sheet")
-    one.add_argument("output", type=Path, metavar="OUT", help="folder to write to; made where it is missing")
+    one.add_argument("output", type=_place, metavar="OUT", help="folder to write to; made if missing")
 
     _command(commands, "doctor", _doctor, "which backends and codecs this installation has, and why not")
     return parser
@@ -565,8 +567,8 @@ def _command(commands: Any, name: str, work: Callable[[argparse.Namespace], int]
 
 
 def _add_plain(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("input", type=Path, metavar="IN", help="folder of .nii.gz files, or one .nii.gz or .nii file")
-    parser.add_argument("output", type=Path, metavar="OUT", help="folder to write to; made where it is missing")
+    parser.add_argument("input", type=_place, metavar="IN", help="folder of .nii.gz files, or one .nii.gz or .nii file")
+    parser.add_argument("output", type=_place, metavar="OUT", help="folder or URL to write to; made if missing")
     parser.add_argument("--view", choices=VIEWS, default="axial", help="axis to cut: z, y or x (default: axial)")
     parser.add_argument(
         "--saving-mode", choices=("case", "view"), default="case", help="OUT/<case>/<view> or OUT/<view>"
@@ -578,12 +580,16 @@ def _add_plain(parser: argparse.ArgumentParser) -> None:
 def _add_source(parser: argparse.ArgumentParser, *names: str) -> None:
     group = parser.add_argument_group("source")
     group.add_argument(
-        "source", nargs="?", type=Path, metavar="SOURCE", help="file or folder; its layout is recognised"
+        "source", nargs="?", type=_place, metavar="SOURCE", help="file, folder or URL; its layout is recognised"
     )
-    group.add_argument("--image", type=Path, metavar="PATH", help="image file or folder, named")
-    group.add_argument("--labels", type=Path, metavar="PATH", help="label file or folder, named")
+    group.add_argument("--image", type=_place, metavar="PATH", help="image file or folder, named")
+    group.add_argument("--labels", type=_place, metavar="PATH", help="label file or folder, named")
     group.add_argument(
-        *names, "--format", dest="format", metavar="NAME", help="take SOURCE as nifti, dicom, supervisely or labelbox"
+        *names,
+        "--format",
+        dest="format",
+        metavar="NAME",
+        help="take SOURCE as nifti, zarr, dicom, supervisely or labelbox",
     )
     group.add_argument(
         "--set",
@@ -700,10 +706,19 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
 
 def _add_run(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("run")
-    group.add_argument("--backend", choices=("auto", "cpu", "cuda"), default="auto", help="device (default: auto)")
+    group.add_argument(
+        "--backend", choices=("auto", "cpu", "cuda"), default="auto", help="what computes (default: auto)"
+    )
+    group.add_argument("--device", type=int, default=0, metavar="N", help="index of the CUDA device (default: 0)")
     group.add_argument("--workers", type=int, metavar="N", help="threads (default: all cores)")
     group.add_argument("--memory-limit", type=_bytes, metavar="SIZE", help="for volumes in memory, e.g. 8GB")
     group.add_argument("--dry-run", action="store_true", help="read headers, say what would be made, write nothing")
+
+
+def _place(text: str) -> Place:
+    from voxtract.storage import place
+
+    return place(text)
 
 
 def _normalization(text: str) -> str | tuple[float, float]:

@@ -11,12 +11,11 @@ from __future__ import annotations
 import atexit
 import math
 from collections.abc import Iterator, Sequence
-from concurrent.futures import CancelledError
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.metadata import version
 from itertools import islice
-from pathlib import Path
 from threading import Lock
 from typing import Any
 from uuid import uuid4
@@ -30,11 +29,14 @@ from voxtract.journal import stamp
 from voxtract.model import Case
 from voxtract.report import CaseResult
 from voxtract.settings import Settings
+from voxtract.storage import Place, Remote
 from voxtract.write.files import Staging
+from voxtract.write.remote import staging as staging_of
 
 RETRIES = 2  # of a task, beside those that Dask gives to tasks whose worker died
 _AHEAD = 4  # tasks handed out for each thread of the cluster: it never waits, and the scheduler holds few
 _TIMEOUT_S = 10
+_LOOKERS = 16  # cases that are looked for in a store at once
 
 
 @contextmanager
@@ -117,7 +119,7 @@ def check(client: Any, backend: str) -> tuple[str, int]:
 
 
 def do_all(
-    client: Any, cases: Sequence[Case], desk: Desk, output: Path, *, backend: str, memory_limit: int | None
+    client: Any, cases: Sequence[Case], desk: Desk, output: Place, *, backend: str, memory_limit: int | None
 ) -> list[CaseResult]:
     """Have a cluster do all cases that are not done yet; results in their order.
 
@@ -126,7 +128,7 @@ def do_all(
     client : distributed.Client
     cases : sequence of Case
     desk : Desk
-    output : Path
+    output : Path, or Remote for a URL
         The same folder on every machine.
     backend : {"auto", "cpu", "cuda"}
         Each worker chooses its own device.
@@ -138,10 +140,13 @@ def do_all(
     BackendUnavailable
         The cluster was lost on the way.
     """
+    if isinstance(output, Remote) and output.protocol == "memory":
+        raise InvalidInput(f"{output}: each process of a cluster has a memory of its own; choose another output")
     results: dict[str, CaseResult] = {}
     todo: list[Case] = []
-    for case in cases:
-        earlier = desk.earlier(case)
+    with ThreadPoolExecutor(_LOOKERS if isinstance(output, Remote) else 1) as pool:
+        found = list(pool.map(desk.earlier, cases))
+    for case, earlier in zip(cases, found, strict=True):
         if earlier is None:
             todo.append(case)
         else:
@@ -149,7 +154,7 @@ def do_all(
     if todo:
         run = uuid4().hex
         noted = desk.journal is not None
-        task = Task(run, str(output.resolve()), desk.settings, backend, memory_limit, noted, _version())
+        task = Task(run, output.resolve(), desk.settings, backend, memory_limit, noted, _version())
         with _told():
             try:
                 for outcome in _outcomes(client, todo, desk, task):
@@ -203,7 +208,7 @@ class Task:
     """What is the same for all cases of a run; `run` tells it from others."""
 
     run: str
-    output: str
+    output: Place
     settings: Settings
     backend: str
     memory_limit: int | None
@@ -244,7 +249,7 @@ def _bench(task: Task) -> tuple[Crew, Staging, Job]:
             workers, limit = _share_of_this_process()
             device = select(task.backend)
             crew = Crew(workers, limit if task.memory_limit is None else task.memory_limit)
-            staging = Staging(Path(task.output)).__enter__()
+            staging = staging_of(task.output).__enter__()
             _benches[task.run] = crew, staging, Job(task.settings, device, crew, staging, task.noted)
             atexit.register(forget, task.run)
         return _benches[task.run]

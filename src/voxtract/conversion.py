@@ -15,7 +15,7 @@ from typing import Any
 
 from voxtract.classes import ClassMap
 from voxtract.crew import Crew, default_memory_limit
-from voxtract.errors import InvalidInput, VoxtractError, check_choice
+from voxtract.errors import InvalidInput, OutputError, VoxtractError, check_choice
 from voxtract.job import files, names
 from voxtract.model import Case, ChunkedFile, Source, VolumeFile
 from voxtract.pipeline import check_cases, check_run, extract_source
@@ -24,9 +24,10 @@ from voxtract.read import open_source
 from voxtract.report import CaseResult, Report
 from voxtract.segments import components_of, write_tables
 from voxtract.settings import Settings
+from voxtract.storage import Place, Remote, place
 from voxtract.write import ANNOTATION_FORMATS
-from voxtract.write.files import Staging
 from voxtract.write.pairs import NiftiPairs
+from voxtract.write.remote import staging as staging_of
 from voxtract.write.supervisely import CaseLayout, NiftiFolders, VolumeProject
 from voxtract.write.webknossos import AnnotationZips
 
@@ -44,8 +45,8 @@ _VOXEL = 24  # bytes a voxel of a label volume needs while classes are put in it
 
 
 def convert(
-    source: Source | str | os.PathLike[str],
-    output_path: str | os.PathLike[str],
+    source: Source | str | os.PathLike[str] | Remote,
+    output_path: str | os.PathLike[str] | Remote,
     to: str,
     *,
     overwrite: bool = False,
@@ -71,9 +72,9 @@ def convert(
 
     Parameters
     ----------
-    source : Source or path
-        What :func:`voxtract.open_source` returns, or a path for it.
-    output_path : path
+    source : Source, path or URL
+        What :func:`voxtract.open_source` returns, or what it opens.
+    output_path : path or URL
         Folder to write to; made where it is missing.
     to : str
     overwrite : bool
@@ -93,21 +94,35 @@ def convert(
         The output folder cannot be written.
     """
     check_choice("to", to, TARGETS)
-    opened = open_source(source) if isinstance(source, str | os.PathLike) else source
-    output = Path(output_path)
+    opened = source if isinstance(source, Source) else open_source(source)
+    output = place(output_path)
     if to == "tables":
         check_options(to, options, ("connectivity", "min_size"))
+        if isinstance(output, Remote):
+            raise InvalidInput(f"{output}: tables are written to disk only; give a folder, and copy them from there")
         return write_tables(opened, output, overwrite=overwrite, progress=progress, **options)
     if to not in LAYOUTS:
         settings = Settings(annotations=(to,), **options)
         words: dict[str, Any] = {"workers": workers, "memory_limit": memory_limit, "progress": progress}
         return extract_source(opened, output, settings, overwrite=overwrite, **words)
     layout = _layout(to, opened, options)
-    if not overwrite and output.is_dir() and any(output.iterdir()):
+    if not overwrite and _holds_something(output):
         raise InvalidInput(
             f"{output}: is not empty; choose another folder, or pass overwrite=True (--overwrite) to write into it"
         )
     return _write_all(layout, opened, output, workers, memory_limit, progress)
+
+
+def _holds_something(folder: Place) -> bool:
+    if isinstance(folder, Remote):
+        folder.check_writable()
+        try:
+            return bool(folder.entries())
+        except FileNotFoundError:
+            return False
+        except OSError as why:
+            raise OutputError(f"{folder}: cannot be looked at: {why.strerror}") from why
+    return folder.is_dir() and any(folder.iterdir())
 
 
 def _layout(to: str, source: Source, options: Mapping[str, Any]) -> CaseLayout:
@@ -167,7 +182,7 @@ def _labels(file: VolumeFile) -> set[int]:
 def _write_all(
     layout: CaseLayout,
     source: Source,
-    output: Path,
+    output: Place,
     workers: int | None,
     memory_limit: int | None,
     progress: bool | None,
@@ -182,7 +197,7 @@ def _write_all(
         log.warning("%s: %s", remark.where, remark.message)
     crew = Crew(workers, default_memory_limit() if memory_limit is None else memory_limit)
     bar = Progress(len(source.cases), "convert", show=progress)
-    with Staging(output) as staging:
+    with staging_of(output) as staging:
 
         def attempt(case: Case) -> CaseResult:
             inputs = names(case)

@@ -35,7 +35,7 @@ class Crew:
 
     def __init__(self, workers: int, memory_limit: int):
         self._workers = workers
-        self._limit = memory_limit
+        self.limit = memory_limit
         self._free = memory_limit
         self._active = 0
         self._changed = threading.Condition()  # guards _free and _active
@@ -85,18 +85,18 @@ class Crew:
             helper.result()
 
     @contextmanager
-    def memory(self, where: str, need: int) -> Iterator[None]:
+    def memory(self, where: str, need: int, otherwise: str = "") -> Iterator[None]:
         """Wait until `need` bytes are free and hold them meanwhile.
 
         Raises
         ------
         InvalidInput
-            The whole limit is not enough.
+            The whole limit is not enough; the message goes on with what would need less, `otherwise`.
         """
-        if need > self._limit:
+        if need > self.limit:
             raise InvalidInput(
-                f"{where}: needs about {need / 1e6:.0f} MB of memory, the limit is {self._limit / 1e6:.0f} MB; "
-                "raise memory_limit (--memory-limit)"
+                f"{where}: needs about {need / 1e6:.0f} MB of memory, the limit is {self.limit / 1e6:.0f} MB; "
+                "raise memory_limit (--memory-limit)" + (otherwise and f"; {otherwise}")
             )
         with self._changed:
             self._changed.wait_for(lambda: self._free >= need or self._stopped.is_set())

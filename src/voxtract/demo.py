@@ -10,10 +10,12 @@ from typing import Any
 
 import numpy as np
 
+from voxtract.errors import InvalidInput
 from voxtract.geometry import VIEWS, View
 from voxtract.phantoms import CLASSES, DemoCase, make_data_set
 from voxtract.pipeline import extract
 from voxtract.report import Report
+from voxtract.storage import Place, Remote
 from voxtract.write.files import Staging
 from voxtract.write.sheet import Tile, contact_sheet, png
 
@@ -63,7 +65,7 @@ class Demo:
         )
 
 
-def run_demo(output: Path, *, progress: bool | None = None) -> Demo:
+def run_demo(output: Place, *, progress: bool | None = None) -> Demo:
     """Make a small data set below `output`, extract it in three views and draw a contact sheet.
 
     Parameters
@@ -75,9 +77,13 @@ def run_demo(output: Path, *, progress: bool | None = None) -> Demo:
 
     Raises
     ------
+    InvalidInput
+        A URL: what is made is for looking at.
     OutputError
         `output` cannot be written.
     """
+    if isinstance(output, Remote):
+        raise InvalidInput(f"{output}: the demo is made to be looked at; give a folder")
     data = make_data_set(output / "data")
     report = extract(
         output / "data",

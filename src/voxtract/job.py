@@ -23,7 +23,7 @@ from voxtract.errors import InvalidInput, VoxtractError
 from voxtract.geometry import Plane, View
 from voxtract.journal import Stamps, stamp, write_manifest
 from voxtract.labelling import CaseMasks, described, seen_in, together
-from voxtract.layout import SLAB, Layout, said_of
+from voxtract.layout import SLAB, STREAMS, Layout, said_of
 from voxtract.model import Case, ChunkedFile, Components, Findings, Header, Volume, VolumeFile
 from voxtract.read.extraction import findings_name
 from voxtract.report import PHASES, CaseResult
@@ -121,7 +121,7 @@ class Job:
         case = work.case
         with work.tally.phase("read"):
             layout = Layout.of(case, self.settings)
-        with self.crew.memory(names(case)[0], layout.memory):
+        with self.crew.memory(names(case)[0], layout.memory(self.crew.limit), STREAMS):
             layout, rows = work.annotate(layout) if case.labels else (layout, {})
             found = [work.findings(plane, layout, rows.get(plane.view)) for plane in layout.planes]
             if case.image is not None and layout.image is not None:

@@ -7,35 +7,38 @@ checksum of its inputs and the checksum of its manifest, or one that failed, wit
 ended and lists the files that speak of all cases.
 
 A line is written with one ``write``, after the outputs have their names, and reaches the disk before the next case
-is noted (fsync). A killed process thus leaves at most one line cut short, the last one, and that case is done again.
+is noted. A killed process thus leaves at most one line cut short, the last one, and that case is done again.
 When a run ends, the lines are put in the order of the source: a resumed run then leaves the very bytes that an
 undisturbed one leaves.
 
-While a run goes on it holds a lock (flock) on ``.voxtract/lock``, which the system drops when the process ends,
-however it ends; a second run over the same folder is refused.
+While a run goes on it holds a lock on ``.voxtract/lock``; a second run over the same folder is refused. Where the lines
+lie, on disk and in a store for objects, and what the lock is there, is a matter of book.py.
 """
 
 from __future__ import annotations
 
-import fcntl
 import json
+import logging
 import os
-import platform
 import threading
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any
+from typing import Any
 
 from isal.isal_zlib import crc32
 
-from voxtract.errors import InvalidInput, OutputError
+from voxtract.book import open_book
+from voxtract.errors import InvalidInput
 from voxtract.model import VolumeFile
-from voxtract.read.extraction import JOURNAL, findings_name, manifest_name, read_journal
+from voxtract.read.extraction import findings_name, manifest_name, read_journal
 from voxtract.report import CaseResult
+from voxtract.storage import Place, Remote, is_url, place
 from voxtract.write.files import Batch, Note
 
-LOCK = ".voxtract/lock"
+log = logging.getLogger("voxtract")
+
 _BLOCK = 1 << 20
 
 Stamps = list[list[Any]]
@@ -46,7 +49,7 @@ class Journal:
 
     Parameters
     ----------
-    output : Path
+    output : Path, or Remote for a URL
         Output folder of the run.
     settings : mapping of JSON values
         Everything that shapes the outputs.
@@ -63,16 +66,15 @@ class Journal:
         The journal cannot be written.
     """
 
-    def __init__(self, output: Path, settings: Mapping[str, Any], *, resume: bool = False, overwrite: bool = False):
+    def __init__(self, output: Place, settings: Mapping[str, Any], *, resume: bool = False, overwrite: bool = False):
         self._output = output
-        self._path = output / JOURNAL
         self._mutex = threading.Lock()
         self._done: dict[str, dict[str, Any]] = {}
         self._failed: dict[str, dict[str, Any]] = {}
         self._head = json.loads(json.dumps({"journal": 2, "settings": settings, "versions": _versions()}))
-        self._lock = _locked(output)
+        self._book = open_book(output)
         try:
-            if self._path.exists() and not overwrite:
+            if self._book.exists() and not overwrite:
                 if not resume:
                     raise InvalidInput(
                         f"{output}: holds the output of an earlier run; pass resume=True (--resume) to go on with it, "
@@ -94,8 +96,7 @@ class Journal:
 
     def close(self) -> None:
         """Let go of the lock."""
-        self._lock.truncate(0)
-        self._lock.close()
+        self._book.close()
 
     def result(
         self, case_id: str, inputs: tuple[str, ...], stamps: Stamps, part: str | None = None
@@ -116,7 +117,7 @@ class Journal:
                 "added or removed since; pass overwrite=True (--overwrite) and another output folder to split anew"
             )
         kept = (*line["outputs"], findings_name(case_id), manifest_name(case_id))
-        if not all((self._output / name).exists() for name in kept):
+        if not _all_there(self._output, kept):
             return None
         return CaseResult(case_id, "resumed", inputs, line["slices"], line["annotations"], split=part)
 
@@ -144,15 +145,15 @@ class Journal:
             "outputs": sorted(last.values()),  # the last file of each kind in each folder stands for all
             "manifest": f"{manifest.crc32:08x}",
         }
+        self._book.append(result.id, _encode(line))
         with self._mutex:
-            self._append(line)
             self._done[result.id] = line
 
     def add_failed(self, result: CaseResult, stamps: Stamps) -> None:
         """Note a case that failed; a run that goes on does it again."""
         line = {"case": result.id, "inputs": stamps, "error": str(result.error)}
+        self._book.append(result.id, _encode(line))
         with self._mutex:
-            self._append(line)
             self._failed[result.id] = line
 
     def finish(self, order: Iterable[str]) -> None:
@@ -163,22 +164,7 @@ class Journal:
 
     def end(self, notes: Sequence[Note]) -> None:
         """Note that the run has ended, and the files that speak of all its cases."""
-        with self._mutex:
-            self._append({"end": [[note.name, note.size, f"{note.crc32:08x}"] for note in notes]})
-
-    def _append(self, line: Mapping[str, Any]) -> None:
-        try:
-            with self._path.open("ab") as file:
-                whole = file.tell()
-                try:
-                    file.write(_encode(line))
-                    file.flush()
-                    os.fsync(file.fileno())
-                except OSError:
-                    os.truncate(self._path, whole)  # half a line would make the next one unreadable
-                    raise
-        except OSError as why:
-            raise OutputError(f"{self._path}: the journal cannot be written: {why.strerror}") from why
+        self._book.append(None, _encode({"end": [[note.name, note.size, f"{note.crc32:08x}"] for note in notes]}))
 
     def _earlier(self) -> dict[str, dict[str, Any]]:
         found = read_journal(self._output)
@@ -193,17 +179,7 @@ class Journal:
         return found.done
 
     def _write_all(self, lines: Iterable[dict[str, Any]]) -> None:
-        try:
-            draft = self._path.with_suffix(".draft")
-            with draft.open("wb") as file:
-                file.writelines(map(_encode, [self._head, *lines]))
-                file.flush()
-                os.fsync(file.fileno())
-            draft.replace(self._path)
-        except OSError as why:
-            raise OutputError(
-                f"{self._path}: the output folder cannot be written: {why.strerror}; choose a folder that can"
-            ) from why
+        self._book.rewrite(map(_encode, [self._head, *lines]))
 
 
 def write_manifest(batch: Batch, case_id: str) -> Note:
@@ -214,16 +190,33 @@ def write_manifest(batch: Batch, case_id: str) -> Note:
 
 
 def stamp(files: Iterable[VolumeFile]) -> Stamps:
-    """Path, frame, size and modification time (ns) of each input; None for what the system does not tell."""
-    stamps: Stamps = []
-    for file in files:
-        for path in file.paths:
-            try:
-                status = Path(path).stat()
-                stamps.append([path, file.volume_index, status.st_size, status.st_mtime_ns])
-            except OSError:
-                stamps.append([path, file.volume_index, None, None])
-    return stamps
+    """Path, frame, size and modification time (ns, or of a URL the mark of its content) of each input.
+
+    None for what the system or the store does not tell. URLs are named without credentials.
+    """
+    return [[str(path), file.volume_index, *_size_and_time(place(path))] for file in files for path in file.paths]
+
+
+def _size_and_time(path: Place) -> tuple[int | None, int | str | None]:
+    try:
+        if isinstance(path, Remote):
+            info = path.info()
+            return info.size, info.mark
+        status = path.stat()
+    except OSError:
+        return None, None
+    return status.st_size, status.st_mtime_ns
+
+
+def _all_there(output: Place, names: Sequence[str]) -> bool:
+    if isinstance(output, Remote):  # a store takes its time to answer, but answers many at once
+        try:
+            with ThreadPoolExecutor(len(names)) as pool:
+                return all(pool.map(lambda name: (output / name).exists(), names))
+        except OSError as why:
+            log.warning("%s: cannot be looked at, so the case is done again: %s", output, why.strerror)
+            return False
+    return all((output / name).exists() for name in names)
 
 
 def _unchanged(noted: Stamps, now: Stamps) -> bool:
@@ -231,7 +224,9 @@ def _unchanged(noted: Stamps, now: Stamps) -> bool:
     if len(noted) != len(now):
         return False
     for (*old, checksum), new in zip(noted, now, strict=True):
-        if old[:3] != new[:3] or (old[3] != new[3] and checksum != _checksum(new[0])):
+        if new[3] is None and is_url(new[0]):  # its server has no mark for what it holds
+            return False
+        if old[:3] != new[:3] or (old[3] != new[3] and (checksum is None or checksum != _checksum(new[0]))):
             return False
     return True
 
@@ -241,7 +236,12 @@ def _hashed(stamps: Stamps) -> Stamps:
 
 
 def _checksum(path: str) -> str | None:
-    """CRC-32 of a file; of one in gzip the checksum and length of what it holds, which stand at its end."""
+    """CRC-32 of a file; of one in gzip the checksum and length of what it holds, which stand at its end.
+
+    None of what is at a URL: the store has its own mark for it.
+    """
+    if is_url(path):
+        return None
     try:
         with Path(path).open("rb") as file:
             if path.endswith(".gz"):
@@ -253,33 +253,6 @@ def _checksum(path: str) -> str | None:
     except OSError:
         return None
     return f"crc32:{checksum:08x}"
-
-
-def _locked(output: Path) -> IO[str]:
-    """Open and lock the lock file; it says who holds it."""
-    path = output / LOCK
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        file = path.open("a+")
-    except OSError as why:
-        raise OutputError(
-            f"{output}: the output folder cannot be written: {why.strerror}; choose a folder that can"
-        ) from why
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as why:
-        file.seek(0)
-        owner = file.read(200).strip() or "an unknown process"
-        file.close()
-        raise InvalidInput(
-            f"{output}: another run is writing there ({owner}); wait for it, stop it, or choose another folder"
-        ) from why
-    except OSError:  # a file system without locks
-        return file
-    file.truncate(0)
-    file.write(f"process {os.getpid()} on {platform.node()}\n")
-    file.flush()
-    return file
 
 
 def _versions() -> dict[str, str]:

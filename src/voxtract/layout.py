@@ -21,6 +21,11 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 SCRATCH = 64 << 20  # bytes a case needs beside its voxels: blocks of slices, runs, text
+STREAMS = (  # what goes with less memory than the volume takes
+    "or take what streams: axial slices and their components, without reorient, spacing, resize, crop, normalization "
+    "over the volume, threshold and masks; from an uncompressed .nii on disk images of all views. 3D components, and "
+    "annotations of coronal and sagittal slices, need the whole volume"
+)
 SLAB = 4 << 20  # bytes of voxels at a time where the volume is not held; of 1 to 16 MiB all alike, 84 MB at once slower
 
 
@@ -180,17 +185,29 @@ class Layout:
         """The same with another frame."""
         return replace(self, frame=frame, planes=planes_of(frame, self.views, settings))
 
-    @property
-    def memory(self) -> int:
-        """Bytes that the case holds at most: one volume at a time, and room to work."""
-        image = 0
-        if self.image is not None:
-            image = SLAB if self.image_slabs else self.image.nbytes + self._resampled(self.image, as_is=False)
+    def memory(self, limit: int) -> int:
+        """Bytes that the case holds at most: one volume at a time, and room to work.
+
+        Where that is above `limit`, an image that is mapped from a file counts no more than what is looked at: the
+        system may then drop its pages, and reads them again.
+        """
         labels = [
-            SLAB if self.labels_slabs or chunked else self._whole(header)
+            SLAB if chunked else _slab(header) if self.labels_slabs else self._whole(header)
             for header, chunked in zip(self.labels, self.chunked, strict=True)
         ]
-        return SCRATCH + max(image, sum(labels) if self.labels_together else max(labels, default=0))
+        most = sum(labels) if self.labels_together else max(labels, default=0)
+        pixels = 0 if self.image is None else max((math.prod(plane.size) for plane in self.planes), default=0)
+        work = max(SCRATCH, 12 * pixels)  # large images are cut one by one: float32, on their way in and out
+        need = work + max(self._of_image, most)
+        if need > limit and self.image is not None and self.image.is_mapped and self.frame.resampling is None:
+            return work + max(SLAB, most)
+        return need
+
+    @property
+    def _of_image(self) -> int:
+        if self.image is None:
+            return 0
+        return _slab(self.image) if self.image_slabs else self.image.nbytes + self._resampled(self.image, as_is=False)
 
     def _whole(self, labels: Header) -> int:
         """Bytes of a label volume that is held."""
@@ -206,6 +223,12 @@ class Layout:
         itemsize = header.dtype.itemsize if as_is else 4
         copy = 0 if as_is else header.nbytes // header.dtype.itemsize * max(4, min(8, header.dtype.itemsize * 2))
         return math.prod(self.frame.resampling.shape) * itemsize + copy
+
+
+def _slab(header: Header) -> int:
+    """Bytes of a volume that is worked on slab by slab: planes that are decoded together, before and after."""
+    plane = header.nbytes // header.grid.shape[2]
+    return max(SLAB, plane if header.depth == 1 else 2 * plane * header.depth)
 
 
 def planes_of(frame: Frame, views: Sequence[View], settings: Settings) -> tuple[Plane, ...]:

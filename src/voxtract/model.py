@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from voxtract.classes import ClassMap
     from voxtract.geometry import Grid, Plane, Shape3, View
+    from voxtract.storage import Remote
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -29,6 +30,10 @@ class Header:
         Value of a voxel = stored * slope + intercept.
     where : str
         The file (or member, or URL) for messages.
+    depth : int
+        Planes along z that are decoded together.
+    is_mapped : bool
+        Voxels are read where they lie in a file on disk when they are looked at; a volume need not fit into memory.
     """
 
     grid: Grid
@@ -36,6 +41,8 @@ class Header:
     slope: float = 1.0
     intercept: float = 0.0
     where: str = "volume"
+    depth: int = 1
+    is_mapped: bool = False
 
     @property
     def is_scaled(self) -> bool:
@@ -217,7 +224,7 @@ class VolumeFile(Protocol):
         """Which frame of several is taken."""
 
     @property
-    def paths(self) -> Sequence[str]:
+    def paths(self) -> Sequence[str | Remote]:
         """The files it is read from, by whose size and time a later run sees that nothing has changed."""
 
     def header(self) -> Header:

@@ -14,7 +14,6 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from functools import partial
-from pathlib import Path
 from typing import Any, Literal, Unpack
 
 import numpy as np
@@ -36,7 +35,9 @@ from voxtract.read.extraction import LEFT_OUT, open_extraction
 from voxtract.report import CaseResult, Report
 from voxtract.settings import OF_SLICES, AnnotationOptions, DataOptions, ImageOptions, Settings
 from voxtract.splits import assign, fold_lists, folds, split_lists
+from voxtract.storage import Place, Remote, place
 from voxtract.write.files import Staging
+from voxtract.write.remote import staging as staging_of
 
 log = logging.getLogger("voxtract")
 
@@ -52,14 +53,15 @@ class ExtractOptions(ImageOptions, AnnotationOptions, DataOptions, total=False):
 
 
 def extract(
-    source: Source | str | os.PathLike[str],
-    output_path: str | os.PathLike[str],
+    source: Source | str | os.PathLike[str] | Remote,
+    output_path: str | os.PathLike[str] | Remote,
     views: Sequence[View] | None = None,
     *,
     images: Literal["tiff", "png", "webdataset", "zarr"] | None = "tiff",
     annotations: str | Sequence[str] | None = "csv",
     target_size: tuple[int, int] | None = None,
     backend: Literal["auto", "cpu", "cuda"] = "auto",
+    device: int = 0,
     workers: int | None = None,
     memory_limit: int | None = None,
     resume: bool = False,
@@ -76,10 +78,10 @@ def extract(
 
     Parameters
     ----------
-    source : Source or path
-        What :func:`voxtract.open_source` returns, or a path for it.
-    output_path : path
-        Folder to write to; made where it is missing.
+    source : Source, path or URL
+        What :func:`voxtract.open_source` returns, or what it opens.
+    output_path : path or URL
+        Folder to write to; made where it is missing. At a URL the files of a case appear when they are all made.
     views : sequence of {"axial", "coronal", "sagittal"}, optional
         By default those that the source names for a case, else axial.
     images : {"tiff", "png", "webdataset", "zarr"}, optional
@@ -90,7 +92,9 @@ def extract(
     target_size : (height, width), optional
         Pixels of the image; slices are padded to it and coordinates follow.
     backend : {"auto", "cpu", "cuda"}
-        Device that computes; the results are the same.
+        What computes; the results are the same.
+    device : int
+        Which CUDA device, of those that ``CUDA_VISIBLE_DEVICES`` leaves, counted from 0; for "cuda".
     workers : int, optional
         Threads; by default the cores this process may use.
     memory_limit : int, optional
@@ -103,7 +107,7 @@ def extract(
         Draw a bar on stderr; by default where that is a terminal.
     client : distributed.Client, optional
         Dask cluster whose workers do the cases; `output_path` and the inputs are the same on all its machines.
-        `workers` then says nothing, and `memory_limit` holds for each process.
+        `workers` then says nothing, `memory_limit` holds for each process, and each takes the first device it sees.
     **options
         The other words of :class:`voxtract.settings.Settings`.
 
@@ -123,10 +127,11 @@ def extract(
     """
     settings = Settings(views=views, images=images, annotations=annotations, target_size=target_size, **options)
     return extract_source(
-        open_source(source) if isinstance(source, str | os.PathLike) else source,
-        Path(output_path),
+        source if isinstance(source, Source) else open_source(source),
+        place(output_path),
         settings,
         backend=backend,
+        device=device,
         workers=workers,
         memory_limit=memory_limit,
         resume=resume,
@@ -138,12 +143,13 @@ def extract(
 
 def extract_source(
     source: Source,
-    output: Path,
+    output: Place,
     settings: Settings,
     *,
     resume: bool = False,
     overwrite: bool = False,
     backend: str = "auto",
+    device: int = 0,
     workers: int | None = None,
     memory_limit: int | None = None,
     progress: bool | None = None,
@@ -156,6 +162,7 @@ def extract_source(
         output,
         settings,
         backend=backend,
+        device=device,
         workers=workers,
         memory_limit=memory_limit,
         open_journal=partial(Journal, output, settings.to_dict(), resume=resume, overwrite=overwrite),
@@ -166,10 +173,11 @@ def extract_source(
 
 def run(
     source: Source,
-    output: Path,
+    output: Place,
     settings: Settings,
     *,
     backend: str = "auto",
+    device: int = 0,
     workers: int | None = None,
     memory_limit: int | None = None,
     open_journal: Callable[[], Journal] | None = None,
@@ -195,11 +203,16 @@ def run(
     begin = time.perf_counter()
     check_cases(source, settings)
     if client is None:
-        device, workers = check_run(backend, workers)
-        where: str = device.name
+        chosen, workers = check_run(backend, workers, device)
+        where: str = chosen.name
     else:
         from voxtract import cluster
 
+        if device:
+            raise InvalidInput(
+                f"device {device!r} on a cluster: each process takes the first device that it sees; leave it out, and "
+                "set CUDA_VISIBLE_DEVICES for each worker, as dask-cuda does (--dask cuda)"
+            )
         where, workers = cluster.check(client, backend)
     with nullcontext() if open_journal is None else open_journal() as journal:
         for left_out in source.skipped:
@@ -208,12 +221,12 @@ def run(
             log.warning("%s: %s", remark.where, remark.message)
         bar = Progress(len(source.cases), title, show=progress, log_errors=not keep_files)
         parts, lists = divide(source, settings, workers)
-        with Staging(output) as staging:
+        with staging_of(output) as staging:
             with bar:
                 desk = Desk(settings, journal, bar, parts, keep_files)
                 if client is None:
                     crew = Crew(workers, default_memory_limit() if memory_limit is None else memory_limit)
-                    results = _do_all(source.cases, desk, Job(settings, device, crew, staging, journal is not None))
+                    results = _do_all(source.cases, desk, Job(settings, chosen, crew, staging, journal is not None))
                 else:
                     results = cluster.do_all(
                         client, source.cases, desk, output, backend=backend, memory_limit=memory_limit
@@ -312,29 +325,35 @@ def _finish(
     journal.end(notes)
 
 
-def check_run(backend: str, workers: int | None) -> tuple[Backend, int]:
-    """Choose the device and the number of threads.
+def check_run(backend: str, workers: int | None, device: int = 0) -> tuple[Backend, int]:
+    """Choose the backend, with the CUDA device of this index, and the number of threads.
 
     Raises
     ------
     BackendUnavailable
         See `voxtract.backend.select`.
     InvalidInput
-        `workers` is not a number of at least 1.
+        `workers` is not a number of at least 1, or `device` not one of at least 0.
     """
     if workers is None:
         workers = default_workers()
     if not isinstance(workers, int) or workers < 1:
         raise InvalidInput(f"workers {workers!r} must be a whole number of at least 1")
-    return select(backend), workers
+    return select(backend, device), workers
 
 
 def plan(
-    source: Source, output: Path, settings: Settings, *, backend: str = "auto", workers: int | None = None
+    source: Source,
+    output: Place,
+    settings: Settings,
+    *,
+    backend: str = "auto",
+    device: int = 0,
+    workers: int | None = None,
 ) -> Report:
     """Say what :func:`run` would make of each case, from the headers alone; nothing is written."""
     check_cases(source, settings)
-    device, workers = check_run(backend, workers)
+    chosen, workers = check_run(backend, workers, device)
     results = []
     for case in source.cases:
         case = settings.needed(case)
@@ -346,7 +365,7 @@ def plan(
         else:
             slices: dict[str, int] = {plane.view: _planned(plane, settings) for plane in layout.planes if case.image}
             results.append(CaseResult(case.id, "planned", inputs, slices))
-    return Report(str(output), device.name, workers, tuple(results), source.skipped, remarks=source.remarks)
+    return Report(str(output), chosen.name, workers, tuple(results), source.skipped, remarks=source.remarks)
 
 
 def _planned(plane: Plane, settings: Settings) -> int:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -20,7 +19,8 @@ from voxtract.geometry import Plane, View, check_view
 from voxtract.model import Findings
 from voxtract.read.extraction import ExtractedCase, Extraction, open_extraction
 from voxtract.read.slices import read_slice
-from voxtract.write.files import Staging
+from voxtract.storage import Place, Remote, place
+from voxtract.write.remote import staging as staging_of
 from voxtract.write.sheet import Tile, contact_sheet, png
 
 if TYPE_CHECKING:
@@ -35,8 +35,8 @@ _CLIP = 3.0  # times the mean: how much of the grey a value may take that half o
 
 
 def preview(
-    folder: str | os.PathLike[str],
-    output: str | os.PathLike[str] | None = None,
+    folder: str | os.PathLike[str] | Remote,
+    output: str | os.PathLike[str] | Remote | None = None,
     *,
     cases: Sequence[str] | None = None,
     views: Sequence[View] | None = None,
@@ -44,7 +44,7 @@ def preview(
     choose: Choose = "spread",
     columns: int = 6,
     tile_px: int = 300,
-) -> Path:
+) -> Place:
     """Draw slices of an extraction in a grid, with boxes, class colours and names.
 
     Slices with annotations are taken first, spread evenly over the cases and views. They keep the order of the cases.
@@ -70,7 +70,7 @@ def preview(
 
     Returns
     -------
-    Path
+    Path, or Remote for a URL
         The file.
 
     Raises
@@ -86,7 +86,7 @@ def preview(
     """
     check_choice("choose", choose, _CHOICES)
     extraction = open_extraction(folder)
-    target = Path(output) if output is not None else extraction.root / "preview.png"
+    target = place(output) if output is not None else extraction.root / "preview.png"
     if target.suffix.lower() != ".png":
         raise InvalidInput(f"{target}: a contact sheet is a PNG file; give a name that ends with .png")
     if min(tiles, columns, tile_px) < 1:
@@ -100,7 +100,7 @@ def preview(
     total = sum(len(one.slices) for one in found)
     title = f"{extraction.root.resolve().name}: {len(drawn):,} of {total:,} slices"
     sheet = contact_sheet(drawn, columns=columns, tile_px=tile_px, title=title, classes=classes)
-    with Staging(target.parent) as staging:
+    with staging_of(target.parent) as staging:
         staging.write(target.name, png(sheet))
     return target
 

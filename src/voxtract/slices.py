@@ -18,13 +18,14 @@ from voxtract.pipeline import run
 from voxtract.read import plain_file, plain_folder
 from voxtract.report import Report
 from voxtract.settings import AnnotationOptions, ImageOptions, Settings
+from voxtract.storage import Place, Remote, place
 from voxtract.write import FILES
-from voxtract.write.files import Staging
+from voxtract.write.remote import staging as staging_of
 from voxtract.write.tables import stats_text
 
 log = logging.getLogger("voxtract")
 
-PathLike = str | os.PathLike[str]
+PathLike = str | os.PathLike[str] | Remote
 
 
 def extract_slices_dataset(
@@ -37,6 +38,7 @@ def extract_slices_dataset(
     save_stats: bool = False,
     *,
     backend: Literal["auto", "cpu", "cuda"] = "auto",
+    device: int = 0,
     workers: int | None = None,
     memory_limit: int | None = None,
     progress: bool | None = True,
@@ -65,7 +67,7 @@ def extract_slices_dataset(
         Value of the padding, in output units.
     save_stats : bool
         Write ``<output_path>/<view>_slices_stats.csv`` with ``FILENAME,NUM_SLICES,TOTAL_SLICES``.
-    backend, workers, memory_limit, progress
+    backend, device, workers, memory_limit, progress
         See :func:`voxtract.extract`.
     volume_index : int, optional
         Frame to take from files with four axes, 0-based.
@@ -96,11 +98,12 @@ def extract_slices_dataset(
     )
     run_plain(
         plain_folder(nii_folder, "image", volume_index),
-        Path(output_path),
+        place(output_path),
         settings,
         "slices",
         save_stats=save_stats,
         backend=backend,
+        device=device,
         workers=workers,
         memory_limit=memory_limit,
         progress=progress,
@@ -118,6 +121,7 @@ def extract_annotations_dataset(
     save_stats: bool = False,
     *,
     backend: Literal["auto", "cpu", "cuda"] = "auto",
+    device: int = 0,
     workers: int | None = None,
     memory_limit: int | None = None,
     progress: bool | None = True,
@@ -140,7 +144,7 @@ def extract_annotations_dataset(
         X = column, Y = row, Z = slice index.
     save_stats : bool
         Write ``<output_path>/<view>_annotations_stats.csv`` with ``FILENAME,NUM_ANNOTATIONS,TOTAL_ANNOTATIONS``.
-    backend, workers, memory_limit, progress, volume_index
+    backend, device, workers, memory_limit, progress, volume_index
         As in :func:`extract_slices_dataset`.
     **options
         ``components, center, extra_columns, objects, connectivity, min_size, classes, threshold, skip_empty,
@@ -163,11 +167,12 @@ def extract_annotations_dataset(
     )
     run_plain(
         plain_folder(nii_folder, "labels", volume_index),
-        Path(output_path),
+        place(output_path),
         settings,
         "annotations",
         save_stats=save_stats,
         backend=backend,
+        device=device,
         workers=workers,
         memory_limit=memory_limit,
         progress=progress,
@@ -183,6 +188,7 @@ def extract_slices(
     debug: bool = False,
     *,
     backend: Literal["auto", "cpu", "cuda"] = "auto",
+    device: int = 0,
     volume_index: int | None = None,
     images: Literal["tiff", "png"] = "tiff",
     **options: Unpack[ImageOptions],
@@ -193,7 +199,7 @@ def extract_slices(
     ----------
     nii_path : path
         A ``.nii.gz`` or ``.nii`` file.
-    output_path, view, target_size, pad_value, backend, volume_index, images, **options
+    output_path, view, target_size, pad_value, backend, device, volume_index, images, **options
         As in :func:`extract_slices_dataset`.
     debug : bool
         Log what was written.
@@ -217,7 +223,7 @@ def extract_slices(
         pad_value=pad_value,
         **options,
     )
-    return _one_file(plain_file(nii_path, "image", volume_index), Path(output_path), settings, backend, debug)
+    return _one_file(plain_file(nii_path, "image", volume_index), place(output_path), settings, backend, device, debug)
 
 
 def extract_annotations(
@@ -230,6 +236,7 @@ def extract_annotations(
     debug: bool = False,
     *,
     backend: Literal["auto", "cpu", "cuda"] = "auto",
+    device: int = 0,
     volume_index: int | None = None,
     **options: Unpack[AnnotationOptions],
 ) -> list[str]:
@@ -241,7 +248,7 @@ def extract_annotations(
         A ``.nii.gz`` or ``.nii`` file.
     saving_mode : {"slice", "volume"}
         ``<case>_<view>_<n>.csv`` for each slice, or one ``<case>.csv``.
-    output_path, view, data_mode, target_size, backend, volume_index, **options
+    output_path, view, data_mode, target_size, backend, device, volume_index, **options
         As in :func:`extract_annotations_dataset`.
     debug : bool
         Log what was written.
@@ -264,17 +271,18 @@ def extract_annotations(
         target_size=target_size,
         **_unpadded(options),
     )
-    return _one_file(plain_file(nii_path, "labels", volume_index), Path(output_path), settings, backend, debug)
+    return _one_file(plain_file(nii_path, "labels", volume_index), place(output_path), settings, backend, device, debug)
 
 
 def run_plain(
     source: Source,
-    output: Path,
+    output: Place,
     settings: Settings,
     kind: Literal["slices", "annotations"],
     *,
     save_stats: bool,
     backend: str = "auto",
+    device: int = 0,
     workers: int | None = None,
     memory_limit: int | None = None,
     progress: bool | None = None,
@@ -286,6 +294,7 @@ def run_plain(
         output,
         settings,
         backend=backend,
+        device=device,
         workers=workers,
         memory_limit=memory_limit,
         progress=progress,
@@ -293,7 +302,7 @@ def run_plain(
     )
     if save_stats:
         counts = [(Path(r.inputs[0]).name, getattr(r, kind)[view]) for r in report.done]
-        with Staging(output) as staging:
+        with staging_of(output) as staging:
             staging.write(f"{view}_{kind}_stats.csv", stats_text(kind, counts))
     return report
 
@@ -303,8 +312,8 @@ def _unpadded(options: AnnotationOptions) -> AnnotationOptions:
     return {"index_width": 0, **options}
 
 
-def _one_file(source: Source, output: Path, settings: Settings, backend: str, debug: bool) -> list[str]:
-    report = run(source, output, settings, backend=backend, progress=False, keep_files=True)
+def _one_file(source: Source, output: Place, settings: Settings, backend: str, device: int, debug: bool) -> list[str]:
+    report = run(source, output, settings, backend=backend, device=device, progress=False, keep_files=True)
     (result,) = report.results
     if result.error is not None:
         raise result.error

@@ -6,13 +6,13 @@ import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 from isal.isal_zlib import crc32
 
 from voxtract.crew import default_workers
 from voxtract.read.extraction import manifest_name, read_journal, read_manifest
+from voxtract.storage import Place, Remote, place
 
 Fault = Literal["missing", "truncated", "changed", "unreadable"]
 
@@ -96,17 +96,17 @@ class Verification:
         return "\n".join(lines)
 
 
-def verify(folder: str | os.PathLike[str], *, workers: int | None = None) -> Verification:
+def verify(folder: str | os.PathLike[str] | Remote, *, workers: int | None = None) -> Verification:
     """Compare every file that a run of :func:`voxtract.extract` wrote with what it noted: size and CRC-32.
 
     Files that the run did not write are no matter. A case whose list of files is itself damaged counts as one bad file.
 
     Parameters
     ----------
-    folder : path
+    folder : path or URL
         Output folder of the run.
     workers : int, optional
-        Threads that read; by default the cores this process may use.
+        Threads that read; by default the cores this process may use, for a URL 32.
 
     Raises
     ------
@@ -117,7 +117,7 @@ def verify(folder: str | os.PathLike[str], *, workers: int | None = None) -> Ver
     UnreadableFile
         The operating system does not hand the journal out.
     """
-    root = Path(folder)
+    root = place(folder)
     journal = read_journal(root)
     listed: list[tuple[str, int, int]] = []
     unlisted: list[BadFile] = []
@@ -129,7 +129,7 @@ def verify(folder: str | os.PathLike[str], *, workers: int | None = None) -> Ver
             fault: Fault = "missing" if isinstance(why, FileNotFoundError) else "changed"
             unlisted.append(BadFile(name, fault, "cannot tell the files of the case", "the list that the run wrote"))
     listed += [(name, size, int(checksum, 16)) for name, size, checksum in journal.end or ()]
-    with ThreadPoolExecutor(workers or default_workers()) as pool:
+    with ThreadPoolExecutor(workers or (32 if isinstance(root, Remote) else default_workers())) as pool:
         compared = pool.map(lambda one: _compared(root, *one), listed)
         bad = [*unlisted, *(one for one in compared if one is not None)]
     return Verification(
@@ -143,14 +143,14 @@ def verify(folder: str | os.PathLike[str], *, workers: int | None = None) -> Ver
     )
 
 
-def _manifest(path: Path, checksum: int) -> Iterator[tuple[str, int, int]]:
+def _manifest(path: Place, checksum: int) -> Iterator[tuple[str, int, int]]:
     content = path.read_bytes()
     if crc32(content) != checksum:
         raise ValueError("another checksum")
     return read_manifest(content)
 
 
-def _compared(root: Path, name: str, size: int, checksum: int) -> BadFile | None:
+def _compared(root: Place, name: str, size: int, checksum: int) -> BadFile | None:
     found, seen = 0, 0
     try:
         with (root / name).open("rb", buffering=0) as file:

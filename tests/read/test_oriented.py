@@ -108,6 +108,7 @@ class TestOriented(ReaderContract):
     @pytest.fixture
     def voxels_lost(self, truth: Truth, tmp_path: Path) -> VolumeFile:
         file = write(tmp_path / "lost.nii.gz", encoded(truth.stored, affine=truth.affine))
+        assert isinstance(file.path, Path)
         whole = file.path.read_bytes()
         file.path.write_bytes(whole[: len(whole) // 2])
         return Oriented(file)

@@ -529,7 +529,8 @@ def test_class_names_that_no_file_can_have(tmp_path: Path) -> None:
         value = told[stem]["id"]
         np.testing.assert_array_equal(np.asarray(nib.nifti1.load(path).dataobj), np.where(data == value, value, 0))
     source = open_supervisely(tmp_path)
-    assert source.skipped == source.remarks == ()
+    assert not source.skipped
+    assert not source.remarks
     assert source.classes is not None
     assert source.classes.categories == classes.categories
     for case, voxels in zip(source.cases, (data, other), strict=True):

@@ -9,7 +9,6 @@ import io
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -31,6 +30,7 @@ from voxtract.preview import (
 )
 from voxtract.read.extraction import LEFT_OUT, ExtractedCase, Extraction
 from voxtract.read.slices import read_slice
+from voxtract.storage import Place
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -161,7 +161,7 @@ def examine(extraction: Extraction) -> list[CaseFacts]:
     return crew.each(look, extraction.cases)
 
 
-def read_left_out(root: Path) -> LeftOut:
+def read_left_out(root: Place) -> LeftOut:
     """Read what the run noted about cases that failed and files that no case uses; nothing where there is no note.
 
     Raises
@@ -253,7 +253,7 @@ def _view_facts(found: Findings, area: NDArray[np.int64], strip: Strip | None) -
 
 
 def _strip(
-    root: Path,
+    root: Place,
     found: Findings,
     area: NDArray[np.int64],
     format_: _Format,

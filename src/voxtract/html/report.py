@@ -6,7 +6,6 @@ import dataclasses
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,7 +17,9 @@ from voxtract.html.charts import Series, histogram, outlines, position_map
 from voxtract.html.facts import TINY, CaseFacts, LeftOut, Legend, Strip, ViewFacts, examine, read_left_out
 from voxtract.read.extraction import Extraction, open_extraction
 from voxtract.settings import Settings
-from voxtract.write.files import Staging
+from voxtract.storage import Place, Remote
+from voxtract.storage import place as place_of
+from voxtract.write.remote import staging as staging_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -30,7 +31,9 @@ _INTENSITY_BINS = 96
 _NOT_PICTURED = "counted, but not pictured: there are too many cases"
 
 
-def build_report(folder: str | os.PathLike[str], output: str | os.PathLike[str] | None = None) -> Path:
+def build_report(
+    folder: str | os.PathLike[str] | Remote, output: str | os.PathLike[str] | Remote | None = None
+) -> Place:
     """Write a report about an extraction: one HTML file that needs no network.
 
     Numbers of the data set and of its classes, sizes in millimetres, positions, intensities, what stands out or failed,
@@ -46,7 +49,7 @@ def build_report(folder: str | os.PathLike[str], output: str | os.PathLike[str] 
 
     Returns
     -------
-    Path
+    Path, or Remote for a URL
         The file.
 
     Raises
@@ -61,7 +64,7 @@ def build_report(folder: str | os.PathLike[str], output: str | os.PathLike[str] 
         `output` cannot be written.
     """
     extraction = open_extraction(folder)
-    target = Path(output) if output is not None else extraction.root / "report.html"
+    target = place_of(output) if output is not None else extraction.root / "report.html"
     if target.suffix.lower() not in (".html", ".htm"):
         raise InvalidInput(f"{target}: a report is an HTML file; give a name that ends with .html")
     left_out = read_left_out(extraction.root)
@@ -69,7 +72,7 @@ def build_report(folder: str | os.PathLike[str], output: str | os.PathLike[str] 
         raise NotFound(f"{extraction.root}: no case is complete yet; let the run end, or see why its cases failed")
     cases = examine(extraction)
     text = _page(extraction, cases, Legend.of(extraction.class_map, cases), left_out)
-    with Staging(target.parent) as staging:
+    with staging_of(target.parent) as staging:
         staging.write(target.name, text)
     return target
 

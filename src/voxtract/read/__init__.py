@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, Literal
 
 from voxtract.errors import InvalidInput, check_choice
@@ -12,6 +11,7 @@ from voxtract.model import Source
 from voxtract.read.folders import (
     Options,
     is_folder,
+    is_volume_folder,
     open_folder,
     open_images,
     open_labels,
@@ -30,10 +30,11 @@ from voxtract.read.formats import (
     recognised,
 )
 from voxtract.read.nifti import NiftiFile
+from voxtract.storage import Place, Remote, place
 
 __all__ = ["FORMATS", "NiftiFile", "is_folder", "open_plain", "open_source", "plain_file", "plain_folder"]
 
-PathLike = str | os.PathLike[str]
+PathLike = str | os.PathLike[str] | Remote
 Suffixes = str | Sequence[str]
 
 
@@ -56,7 +57,9 @@ def open_source(
     ===========  ====================================================================================================
     nifti        a NIfTI file; a folder of them, an image each, or pairs where ``<case>_seg`` lies beside ``<case>``;
                  a folder with two folders of images and labels (``images`` and ``labels``, nnU-Net's ``imagesTr`` and
-                 ``labelsTr``, ``img`` and ``mask``, and their like)
+                 ``labelsTr``, ``img`` and ``mask``, and their like). A ``.zarr`` may lie where a NIfTI file may
+    zarr         a zarr array, or an OME-Zarr image with the label images inside it: a folder called ``.zarr``, or with
+                 ``zarr.json``, ``.zarray`` or ``.zattrs`` in it. See `voxtract.read.zarr`
     dicom        a DICOM file, the folder of a series, a tree of series: told by their bytes, where no NIfTI file lies
                  beside; DICOM SEG objects become labels. See `voxtract.read.dicom.open_dicom`
     supervisely  a volume project (``meta.json``), the layouts of its NIfTI import (``axl_anatomic.nii.gz``, or
@@ -73,16 +76,19 @@ def open_source(
     ``path`` and ``labels=`` is the same as ``image=path, labels=labels``; with ``path``, ``image=`` and more, they lie
     in the folder ``path``.
 
-    A case's id is its file name without ``.nii`` or ``.nii.gz``; with `recursive`, the folders on the way to it come
-    first, joined by ``_``. Images and labels make a pair if they have the same id, as they are or after the suffix is
-    taken off: ``case_0000`` and ``case`` (nnU-Net), ``case`` and ``case_seg``. Where images and labels are both in
-    play, only pairs are cases; each file left over is in ``source.skipped`` with the reason.
+    NIfTI and zarr may also lie at URLs: ``s3://``, ``gs://``, ``az://`` and others (``pip install 'voxtract[cloud]'``);
+    of ``https://`` single files.
+
+    A case's id is its file name without ``.nii``, ``.nii.gz`` or ``.zarr``; with `recursive`, the folders on the way to
+    it come first, joined by ``_``. Images and labels make a pair if they have the same id, as they are or after the
+    suffix is taken off: ``case_0000`` and ``case`` (nnU-Net), ``case`` and ``case_seg``. Where images and labels are
+    both in play, only pairs are cases; each file left over is in ``source.skipped`` with the reason.
 
     Parameters
     ----------
-    path, image, labels : path, optional
+    path, image, labels : path or URL, optional
         Files or folders; `labels` are label volumes.
-    format : {"nifti", "dicom", "supervisely", "labelbox", "webknossos"}, optional
+    format : {"nifti", "zarr", "dicom", "supervisely", "labelbox", "webknossos"}, optional
         Take `path` as this, whatever it looks like.
     recursive : bool
         Look into the folders of a folder too (not through links, nor into hidden ones); of NIfTI.
@@ -115,28 +121,24 @@ def open_source(
         check_choice("format", format, FORMATS)
     if image is None and labels is None and is_link(str(path)) and format in (None, "webknossos"):
         return open_link(str(path), options)
-    for given in (path, image, labels):
-        if "://" in str(given or ""):
-            raise InvalidInput(
-                f"{str(given).partition('?')[0]}: is an address, but only files, folders and links to WEBKNOSSOS are "
-                "read; download it first"
-            )
-    words = Options(recursive, volume_index, _suffixes(image_suffix), _suffixes(labels_suffix), format is not None)
+    words = Options(recursive, volume_index, _suffixes(image_suffix), _suffixes(labels_suffix), format)
     if image is None and labels is None:
         if path is None:
             raise InvalidInput("nothing to open; give a path, image= or labels=")
-        kind = format or recognised(Path(path))
-        if kind != "nifti":
-            return open_as(kind, Path(path), volume_index, options)
+        whole = place(path)
+        kind = format or recognised(whole)
+        if kind not in ("nifti", "zarr"):
+            return open_as(kind, whole, volume_index, options)
         check_options(kind, options, ())
-        return open_folder(Path(path), words) if is_folder(Path(path)) else open_images(Path(path), words)
+        many = is_folder(whole) and not is_volume_folder(whole, words)
+        return open_folder(whole, words) if many else open_images(whole, words)
     if image is None and path is not None:  # path is the images
         path, image = None, path
-    base = Path(path or "")
-    images, masks = (None if one is None else base / one for one in (image, labels))
+    base = place(path or "")
+    images, masks = (None if one is None else _below(base, one) for one in (image, labels))
     check_options(format or "nifti", options, ())
 
-    def plain(where: Path, role: Literal["image", "labels"]) -> Source:
+    def plain(where: Place, role: Literal["image", "labels"]) -> Source:
         return open_images(where, words) if role == "image" else open_labels(where, words)
 
     if format == "dicom" or (format is None and any(recognised(one) == "dicom" for one in (images, masks) if one)):
@@ -154,10 +156,18 @@ def open_plain(path: PathLike, role: Literal["image", "labels"], volume_index: i
     VoxtractError
         As these.
     """
-    where = Path(path)
+    where = place(path)
     if role == "image" and where.exists() and recognised(where) == "dicom":
         return open_as("dicom", where, volume_index, {})
     return (plain_folder if is_folder(where) else plain_file)(where, role, volume_index)
+
+
+def _below(base: Place, given: PathLike) -> Place:
+    """What is given, in the folder `base` unless it says itself where it lies."""
+    there = place(given)
+    if isinstance(there, Remote) or there.is_absolute():
+        return there
+    return base / str(there)
 
 
 def _suffixes(given: Suffixes | None) -> tuple[str, ...] | None:

@@ -10,8 +10,8 @@ import json
 import os
 import zlib
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,12 +20,15 @@ from voxtract.classes import ClassMap
 from voxtract.errors import DamagedFile, NotFound, UnreadableFile
 from voxtract.geometry import Grid, Plane
 from voxtract.model import Components, Findings
+from voxtract.storage import Place, Remote, place
 
 JOURNAL = ".voxtract/journal.jsonl"
+JOURNAL_PARTS = ".voxtract/journal"  # where a store cannot append: a file for each line that is still to be added
 LEFT_OUT = ".voxtract/left_out.json"  # cases that failed and files that no case uses
 _DONE = {"case", "inputs", "slices", "annotations", "split", "outputs", "manifest"}
 _FAILED = {"case", "inputs", "error"}
 _END = {"end"}
+_READERS = 32  # objects of a journal read at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +40,7 @@ class ExtractedCase:
     id : str
     inputs : (path, ...)
         Files it was made from, as the run named them.
-    root : Path
+    root : Path, or Remote for a URL
         Output folder of the run.
     split : str, optional
         Part of the data set it belongs to.
@@ -45,7 +48,7 @@ class ExtractedCase:
 
     id: str
     inputs: tuple[str, ...]
-    root: Path
+    root: Place
     split: str | None = None
 
     def findings(self) -> tuple[Findings, ...]:
@@ -67,7 +70,7 @@ class Extraction:
 
     Parameters
     ----------
-    root : Path
+    root : Path, or Remote for a URL
         The folder.
     settings : dict
         Settings of the run by name, as JSON values.
@@ -75,7 +78,7 @@ class Extraction:
         Complete cases, in the order of the source once the run has ended.
     """
 
-    root: Path
+    root: Place
     settings: dict[str, Any]
     cases: tuple[ExtractedCase, ...]
 
@@ -112,7 +115,7 @@ def findings_name(case_id: str) -> str:
     return f".voxtract/findings/{case_id}.rows"
 
 
-def open_extraction(folder: str | os.PathLike[str]) -> Extraction:
+def open_extraction(folder: str | os.PathLike[str] | Remote) -> Extraction:
     """Open the output folder of :func:`voxtract.extract`.
 
     Raises
@@ -124,7 +127,7 @@ def open_extraction(folder: str | os.PathLike[str]) -> Extraction:
     UnreadableFile
         The operating system does not hand the journal out.
     """
-    root = Path(folder)
+    root = place(folder)
     journal = read_journal(root)
     cases = tuple(
         ExtractedCase(line["case"], tuple(str(stamp[0]) for stamp in line["inputs"]), root, line["split"])
@@ -153,7 +156,7 @@ class JournalLines:
     end: list[tuple[str, int, str]] | None = None
 
 
-def read_journal(root: Path) -> JournalLines:
+def read_journal(root: Place) -> JournalLines:
     """Read the journal of an output folder.
 
     A last line that was cut short by a kill is dropped.
@@ -182,7 +185,27 @@ def read_journal(root: Path) -> JournalLines:
                 f"{path}: line {number} of {len(whole) + bool(rest)} is damaged; without it nobody can say "
                 "what is complete: pass overwrite=True (--overwrite) to start anew"
             ) from why
+    for part in _parts(root) if isinstance(root, Remote) else ():
+        try:
+            found = _with_line(found, json.loads(part), first=False)
+        except ValueError as why:
+            raise DamagedFile(
+                f"{root / JOURNAL_PARTS}: a file of the journal is damaged ({part[:60]!r} …); without it nobody can "
+                "say what is complete: pass overwrite=True (--overwrite) to start anew"
+            ) from why
     return found
+
+
+def _parts(root: Remote) -> list[bytes]:
+    """Lines of the journal that are not in it yet, in the order of their names."""
+    try:
+        entries = (root / JOURNAL_PARTS).entries()
+        with ThreadPoolExecutor(_READERS) as pool:
+            return list(pool.map(lambda entry: entry.path.read_bytes(), entries))
+    except FileNotFoundError:
+        return []
+    except OSError as why:
+        raise UnreadableFile(f"{root / JOURNAL_PARTS}: the journal of the run cannot be read: {why.strerror}") from why
 
 
 def _with_line(found: JournalLines, line: Any, *, first: bool) -> JournalLines:
@@ -224,7 +247,7 @@ def read_manifest(content: bytes) -> Iterator[tuple[str, int, int]]:
         yield name, int(size), int(checksum, 16)
 
 
-def read_findings(path: Path) -> tuple[Findings, ...]:
+def read_findings(path: Place) -> tuple[Findings, ...]:
     """Read what `write.findings` wrote; see `ExtractedCase.findings`."""
     try:
         checksum, _, body = path.read_bytes().partition(b"\n")

@@ -5,15 +5,17 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Container, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from voxtract.errors import InvalidInput, NotFound, UnreadableFile
 from voxtract.model import Case, LabelVolume, Skipped, Source
 from voxtract.read.nifti import NiftiFile
+from voxtract.read.zarr import ZarrFile, is_zarr
+from voxtract.storage import Entry, Place, Remote, place
 
 NIFTI = (".nii.gz", ".nii")
+ZARR = (".ome.zarr", ".zarr")
 # Volumes of other formats are reported as skipped; text, tables and pictures beside the volumes are not.
 OTHER_VOLUMES = (
     ".hdr",
@@ -29,7 +31,9 @@ OTHER_VOLUMES = (
     ".nii.xz",
     ".nii.zst",
 )
-RECOGNISED = "a .nii or .nii.gz file, a folder of them, or a folder with images/ and labels/ (imagesTr/ and labelsTr/)"
+RECOGNISED = (
+    "a .nii or .nii.gz file, a folder of them, a folder with images/ and labels/ (imagesTr/ and labelsTr/), or a .zarr"
+)
 
 IMAGE_FOLDERS = ("images", "imagestr", "image", "imgs", "img")
 LABELS_FOLDERS = ("labels", "labelstr", "label", "masks", "mask", "segmentations", "segmentation", "segs", "seg")
@@ -51,7 +55,7 @@ class Options:
     volume_index: int | None = None
     image_suffix: Suffixes = None
     labels_suffix: Suffixes = None
-    any_name: bool = False
+    format: str | None = None
 
     def image_ids(self, name: str) -> list[str]:
         """Case ids that an image of this name may have, best first."""
@@ -66,8 +70,13 @@ class Options:
 class _Named:
     """A file, and its name with the folders on the way to it, without .nii.gz."""
 
-    path: Path
+    path: Place
     name: str
+    is_zarr: bool = False
+
+    def volume(self, index: int | None) -> NiftiFile | ZarrFile:
+        """What it holds."""
+        return ZarrFile(self.path, index) if self.is_zarr else NiftiFile(self.path, index)
 
 
 @dataclass(slots=True)
@@ -75,11 +84,11 @@ class _Listing:
     files: list[_Named] = field(default_factory=list)
     skipped: list[Skipped] = field(default_factory=list)
 
-    def skip(self, path: Path | str, reason: str) -> None:
+    def skip(self, path: Place | str, reason: str) -> None:
         self.skipped.append(Skipped(str(path), reason))
 
 
-def plain_folder(folder: str | os.PathLike[str], kind: Kind, volume_index: int | None = None) -> Source:
+def plain_folder(folder: str | os.PathLike[str] | Remote, kind: Kind, volume_index: int | None = None) -> Source:
     """List the ``*.nii.gz`` of a folder itself, sorted by name; an id is the file name without it.
 
     Raises
@@ -89,20 +98,20 @@ def plain_folder(folder: str | os.PathLike[str], kind: Kind, volume_index: int |
     UnreadableFile
         The operating system does not list it.
     """
-    folder = Path(folder)
+    folder = place(folder)
     if not is_folder(folder) and folder.is_file():
         one = {"image": "extract_slices", "labels": "extract_annotations"}[kind]
         raise NotFound(f"{folder}: is a file, but a folder was expected; {one} takes a single file")
     listing = _Listing()
     for entry in _entries(folder):
         if entry.name.endswith(".nii.gz") and not _hidden(entry, listing):
-            listing.files.append(_Named(Path(entry.path), entry.name.removesuffix(".nii.gz")))
+            listing.files.append(_Named(place(entry.path), entry.name.removesuffix(".nii.gz")))
     if not listing.files:
         raise NotFound(f"{folder}: holds no *.nii.gz file; give the folder that the files lie in{_left(listing)}")
     return _alone(f"{folder} ({len(listing.files)} files)", listing, kind, volume_index)
 
 
-def plain_file(path: str | os.PathLike[str], kind: Kind, volume_index: int | None = None) -> Source:
+def plain_file(path: str | os.PathLike[str] | Remote, kind: Kind, volume_index: int | None = None) -> Source:
     """List one file; its id is its name without ``.nii.gz`` or ``.nii``.
 
     Raises
@@ -112,14 +121,14 @@ def plain_file(path: str | os.PathLike[str], kind: Kind, volume_index: int | Non
     InvalidInput
         A folder, or another file name.
     """
-    path = Path(path)
+    path = place(path)
     if is_folder(path):
         many = {"image": "extract_slices_dataset", "labels": "extract_annotations_dataset"}[kind]
         raise InvalidInput(f"{path}: is a folder, but a .nii.gz or .nii file was expected; {many} takes a folder")
-    return _alone(str(path), _single(path, any_name=False), kind, volume_index)
+    return _alone(str(path), _single(path, Options()), kind, volume_index)
 
 
-def open_folder(folder: Path, options: Options) -> Source:
+def open_folder(folder: Place, options: Options) -> Source:
     """List a folder: its pair of image and labels folders if it has one, else the files in it; see `open_source`."""
     found = _layout(folder)
     if found is not None:
@@ -127,7 +136,7 @@ def open_folder(folder: Path, options: Options) -> Source:
         source = open_pairs(images, labels, options)
         reason = f"lies beside {images.name} and {labels.name}, which are taken; open it by itself"
         beside = (e.path for e in _entries(folder) if _is_nifti(e.name) or e.name.lower() in TEST_FOLDERS)
-        skipped = (*source.skipped, *(Skipped(path, reason) for path in beside))
+        skipped = (*source.skipped, *(Skipped(str(path), reason) for path in beside))
         return Source(source.description, source.cases, skipped)
     listing = _listed(folder, options)
     files, labels_files = _split(listing.files, options)
@@ -136,21 +145,27 @@ def open_folder(folder: Path, options: Options) -> Source:
     return _paired(str(folder), _Listing(files, listing.skipped), _Listing(labels_files), options)
 
 
-def open_images(image: Path, options: Options) -> Source:
-    """List a file or folder as images."""
-    return _alone(str(image), _listed(image, options), "image", options.volume_index, options.image_suffix)
+def open_images(image: Place, options: Options) -> Source:
+    """List a file or folder as images; the label images inside an OME-Zarr image belong to it."""
+    source = _alone(str(image), _listed(image, options), "image", options.volume_index, options.image_suffix)
+    if not is_volume_folder(image, options):
+        return source
+    (case,) = source.cases
+    whole = ZarrFile(image, options.volume_index)
+    labels = tuple(LabelVolume(ZarrFile(image / "labels" / name), name) for name in whole.label_names())
+    return replace(source, cases=(replace(case, labels=labels),))
 
 
-def open_labels(labels: Path, options: Options) -> Source:
+def open_labels(labels: Place, options: Options) -> Source:
     """List a file or folder as label volumes."""
     return _alone(str(labels), _listed(labels, options), "labels", options.volume_index, options.labels_suffix)
 
 
-def open_pairs(image: Path, labels: Path, options: Options) -> Source:
+def open_pairs(image: Place, labels: Place, options: Options) -> Source:
     """List pairs of two files, which belong together whatever their names, or of two folders."""
     description = f"{image} with {labels}"
     images, others = _listed(image, options), _listed(labels, options)
-    if is_folder(image) or is_folder(labels):
+    if any(is_folder(one) and not is_volume_folder(one, options) for one in (image, labels)):
         return _paired(description, images, others, options)
     (one,), (other,) = images.files, others.files
     shared = [i for i in options.image_ids(one.name) if i in options.labels_ids(other.name)]
@@ -160,7 +175,7 @@ def open_pairs(image: Path, labels: Path, options: Options) -> Source:
 # --- listing
 
 
-def is_folder(path: Path) -> bool:
+def is_folder(path: Place) -> bool:
     """Whether `path` is a folder, or a link to one.
 
     Raises
@@ -171,22 +186,39 @@ def is_folder(path: Path) -> bool:
     try:
         return path.is_dir()
     except OSError as fault:
-        raise UnreadableFile(
-            f"{path}: cannot be looked at: {fault.strerror}; check the permissions on the way"
-        ) from fault
+        todo = "" if isinstance(path, Remote) else "; check the permissions on the way"
+        raise UnreadableFile(f"{path}: cannot be looked at: {fault.strerror}{todo}") from fault
 
 
-def _entries(folder: Path) -> list[os.DirEntry[str]]:
+def is_volume_folder(path: Place, options: Options) -> bool:
+    """Whether `path` is one volume though it is a folder; raises as `is_folder`."""
+    if options.format is not None:
+        return options.format == "zarr"
+    if path.name.lower().endswith(ZARR):
+        return True
+    if not is_folder(path):
+        return False
     try:
+        return is_zarr(path)
+    except OSError as fault:
+        raise UnreadableFile(f"{path}: cannot be looked at: {fault.strerror}") from fault
+
+
+def _entries(folder: Place) -> Sequence[os.DirEntry[str] | Entry]:
+    try:
+        if isinstance(folder, Remote):
+            return folder.entries()
         with os.scandir(folder) as entries:
             return sorted(entries, key=lambda entry: entry.name)
     except (FileNotFoundError, NotADirectoryError) as fault:
-        raise NotFound(f"{folder}: no such folder; check the spelling") from fault
+        found = fault.strerror if isinstance(folder, Remote) else "no such folder; check the spelling"
+        raise NotFound(f"{folder}: {found}") from fault
     except OSError as fault:
-        raise UnreadableFile(f"{folder}: cannot be listed: {fault.strerror}; check its permissions") from fault
+        todo = "" if isinstance(folder, Remote) else "; check its permissions"
+        raise UnreadableFile(f"{folder}: cannot be listed: {fault.strerror}{todo}") from fault
 
 
-def _hidden(entry: os.DirEntry[str], listing: _Listing) -> bool:
+def _hidden(entry: os.DirEntry[str] | Entry, listing: _Listing) -> bool:
     if entry.name.startswith("."):
         what = (
             "macOS metadata (AppleDouble), no volume"
@@ -197,10 +229,10 @@ def _hidden(entry: os.DirEntry[str], listing: _Listing) -> bool:
     return entry.name.startswith(".")
 
 
-def _listed(path: Path, options: Options) -> _Listing:
+def _listed(path: Place, options: Options) -> _Listing:
     """List the volumes of a folder, or the one file."""
-    if not is_folder(path):
-        return _single(path, options.any_name)
+    if not is_folder(path) or is_volume_folder(path, options):
+        return _single(path, options)
     listing = _Listing()
     _descend(path, "", options.recursive, listing)
     if not listing.files:
@@ -209,11 +241,12 @@ def _listed(path: Path, options: Options) -> _Listing:
     return listing
 
 
-def _descend(folder: Path, prefix: str, recursive: bool, listing: _Listing) -> None:
+def _descend(folder: Place, prefix: str, recursive: bool, listing: _Listing) -> None:
     for entry in _entries(folder):
-        if _is_nifti(entry.name):  # also a folder or a broken link of that name: reading it says what is wrong
+        one_folder = entry.name.lower().endswith(ZARR)
+        if one_folder or _is_nifti(entry.name):  # whatever it is: reading it says what is wrong
             if not _hidden(entry, listing):
-                listing.files.append(_Named(Path(entry.path), prefix + _stem(entry.name)))
+                listing.files.append(_Named(place(entry.path), prefix + _stem(entry.name), one_folder))
         elif entry.name.lower().endswith(OTHER_VOLUMES):
             listing.skip(entry.path, "is no .nii or .nii.gz file; convert it to NIfTI")
         elif recursive and entry.is_dir() and not _hidden(entry, listing):
@@ -221,23 +254,37 @@ def _descend(folder: Path, prefix: str, recursive: bool, listing: _Listing) -> N
                 listing.skip(entry.path, "is a link to a folder; give that folder itself")
                 continue
             try:
-                _descend(Path(entry.path), f"{prefix}{entry.name}_", recursive, listing)
+                _descend(place(entry.path), f"{prefix}{entry.name}_", recursive, listing)
             except UnreadableFile as fault:
                 listing.skip(entry.path, str(fault))
 
 
-def _single(path: Path, any_name: bool) -> _Listing:
-    if not os.path.lexists(path):
+def _single(path: Place, options: Options) -> _Listing:
+    one_folder = is_volume_folder(path, options)
+    if isinstance(path, Remote):
+        if not one_folder:  # a folder need not be there by itself
+            _check_there(path)
+    elif not os.path.lexists(path):
         raise NotFound(f"{path}: no such file or folder; check the spelling")
-    if not any_name and not _is_nifti(path.name):
+    if options.format is None and not one_folder and not _is_nifti(path.name):
         raise InvalidInput(f"{path}: is not recognised; give {RECOGNISED}, or format='nifti' if the file is one")
     name = _stem(path.name)
     if name in ("", ".", ".."):
         raise InvalidInput(f"{path}: {name!r} cannot be a case id, which names a folder; rename the file")
-    return _Listing([_Named(path, name)])
+    return _Listing([_Named(path, name, one_folder)])
 
 
-def _layout(folder: Path) -> tuple[Path, Path] | None:
+def _check_there(path: Remote) -> None:
+    """Raise where nothing is at a URL, or the store does not say."""
+    try:
+        path.info()
+    except FileNotFoundError as fault:
+        raise NotFound(f"{path}: {fault.strerror}") from fault
+    except OSError as fault:
+        raise UnreadableFile(f"{path}: cannot be looked at: {fault.strerror}") from fault
+
+
+def _layout(folder: Place) -> tuple[Place, Place] | None:
     """Find the two folders with images and with labels in `folder`, if it has them."""
     names = [e.name for e in _entries(folder) if e.name.lower() in IMAGE_FOLDERS + LABELS_FOLDERS and e.is_dir()]
     images = [name for name in names if name.lower() in IMAGE_FOLDERS]
@@ -257,7 +304,7 @@ def _is_nifti(name: str) -> bool:
 
 
 def _stem(name: str) -> str:
-    return next((name[: -len(end)] for end in NIFTI if name.lower().endswith(end)), name)
+    return next((name[: -len(end)] for end in NIFTI + ZARR if name.lower().endswith(end)), name)
 
 
 def _left(listing: _Listing) -> str:
@@ -302,7 +349,7 @@ def _alone(
             owner[ids[0]] = file
     if not owner:
         raise NotFound(f"{description}: no file name ends with {_any_of(suffix or ())}; choose another suffix or none")
-    files = {i: NiftiFile(file.path, volume_index) for i, file in owner.items()}
+    files = {i: file.volume(volume_index) for i, file in owner.items()}
     cases = (Case(i, f) if kind == "image" else Case(i, labels=(LabelVolume(f),)) for i, f in files.items())
     return Source(description, tuple(cases), tuple(listing.skipped))
 
@@ -342,7 +389,7 @@ def _paired(description: str, images: _Listing, labels: _Listing, options: Optio
 
 
 def _case(case: str, image: _Named, labels: _Named, volume_index: int | None) -> Case:
-    return Case(case, NiftiFile(image.path, volume_index), (LabelVolume(NiftiFile(labels.path, volume_index)),))
+    return Case(case, image.volume(volume_index), (LabelVolume(labels.volume(volume_index)),))
 
 
 def _why_unpaired(image: _Named, pairs: Container[str], options: Options) -> str:

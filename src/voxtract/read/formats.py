@@ -6,18 +6,27 @@ import inspect
 import os
 import re
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, Literal
 
 from voxtract.errors import InvalidInput
 from voxtract.model import Case, Skipped, Source, VolumeFile
-from voxtract.read.folders import IMAGE_FOLDERS, IMAGE_SUFFIXES, LABELS_SUFFIXES, NIFTI
+from voxtract.read.folders import (
+    IMAGE_FOLDERS,
+    IMAGE_SUFFIXES,
+    LABELS_SUFFIXES,
+    NIFTI,
+    Options,
+    is_folder,
+    is_volume_folder,
+)
 from voxtract.read.nifti import NiftiFile
+from voxtract.storage import Entry, Place, Remote
 
-Format = Literal["nifti", "dicom", "supervisely", "labelbox", "webknossos"]
-FORMATS: tuple[Format, ...] = ("nifti", "dicom", "supervisely", "labelbox", "webknossos")
+Format = Literal["nifti", "zarr", "dicom", "supervisely", "labelbox", "webknossos"]
+FORMATS: tuple[Format, ...] = ("nifti", "zarr", "dicom", "supervisely", "labelbox", "webknossos")
 
 _EXPORTS = (".json", ".ndjson", ".jsonl")
 _LINK = re.compile(r"https?://[^?#]*/(annotations|links|datasets)/")
@@ -27,15 +36,25 @@ _PLANE = re.compile(r"(?<![^\W_])(?:axl|cor|sag)(?![^\W_])", re.IGNORECASE)
 _KIND = re.compile(r"anatomic|inference|label|annotation|mask|segmentation", re.IGNORECASE)
 
 
-def recognised(path: Path) -> Format:
-    """Which reader takes a path; "nifti" where no other does. Names are looked at first, bytes only without NIfTI."""
+def recognised(path: Place) -> Format:
+    """Which reader takes a path; "nifti" where no other does.
+
+    Names are looked at first, bytes only without NIfTI, and at a URL not at all.
+
+    Raises
+    ------
+    UnreadableFile
+        The operating system or the store does not say what is there.
+    """
     name = path.name.lower()
     if name.endswith(NIFTI):
         return "nifti"
-    if not path.is_dir():
+    if is_volume_folder(path, Options()):
+        return "zarr"
+    if not is_folder(path):
         if name.endswith(_EXPORTS):
             return "labelbox"
-        if name.endswith(".nml") or (name.endswith(".zip") and _holds_nml(path)):
+        if name.endswith(".nml") or (name.endswith(".zip") and isinstance(path, Path) and _holds_nml(path)):
             return "webknossos"
         from voxtract.read.archives import is_archive
 
@@ -50,21 +69,23 @@ def recognised(path: Path) -> Format:
     beside = [file for file in files if file.lower().endswith(NIFTI)]
     if beside or any(folder.lower() in IMAGE_FOLDERS for folder in folders):
         return "nifti"
-    if any(_is_supervisely(inner_files, inner, below) for below, inner_files, inner in _below(path, folders)):
+    deeper = _below(path, folders) if isinstance(path, Path) else ()
+    if any(_is_supervisely(inner_files, inner, below) for below, inner_files, inner in deeper):
         return "supervisely"
     return "dicom" if _is_dicom(path) else "supervisely" if _has_archives(files) else "nifti"
 
 
-def open_as(kind: Format, path: Path, volume_index: int | None, options: Mapping[str, Any]) -> Source:
-    """Open `path` with the reader of a format other than NIfTI.
+def open_as(kind: Format, path: Place, volume_index: int | None, options: Mapping[str, Any]) -> Source:
+    """Open `path` with the reader of a format other than NIfTI and zarr.
 
     Raises
     ------
     InvalidInput
-        A word that the reader does not know; the message lists those it knows.
+        A URL, or a word that the reader does not know; the message lists those it knows.
     VoxtractError
         As the reader.
     """
+    path = _on_disk(path, kind)
     if kind == "dicom":
         from voxtract.read.dicom import open_dicom
 
@@ -93,24 +114,27 @@ def open_link(where: str, options: Mapping[str, Any]) -> Source:
     return open_webknossos(where, **options)
 
 
-def open_dicom_pairs(image: Path | None, labels: Path | None, volume_index: int | None, rest: Labels) -> Source:
+def open_dicom_pairs(image: Place | None, labels: Place | None, volume_index: int | None, rest: Labels) -> Source:
     """DICOM images, DICOM SEG labels, or a pair in which one of them is of another format.
 
     `rest` opens a path that is not DICOM, as images or as labels.
     """
     from voxtract.read.dicom import open_dicom
 
+    def dicom(one: Place | None) -> Path | None:
+        return None if one is None else _on_disk(one, "dicom")
+
     if labels is None or recognised(labels) == "dicom":
         if image is None or recognised(image) == "dicom":
-            return open_dicom(image, labels=labels, volume_index=volume_index)
+            return open_dicom(dicom(image), labels=dicom(labels), volume_index=volume_index)
         if labels is not None:
-            return _by_id(rest(image, "image"), open_dicom(None, labels=labels, volume_index=volume_index))
+            return _by_id(rest(image, "image"), open_dicom(None, labels=dicom(labels), volume_index=volume_index))
     if image is None or labels is None:
         raise TypeError("neither is DICOM")
-    return _by_id(open_dicom(image, volume_index=volume_index), rest(labels, "labels"))
+    return _by_id(open_dicom(dicom(image), volume_index=volume_index), rest(labels, "labels"))
 
 
-Labels = Callable[[Path, Literal["image", "labels"]], Source]
+Labels = Callable[[Place, Literal["image", "labels"]], Source]
 
 
 def check_options(kind: str, options: Mapping[str, Any], known: tuple[str, ...]) -> None:
@@ -185,9 +209,17 @@ def _by_id(images: Source, labels: Source) -> Source:
     )
 
 
-def _is_supervisely(files: list[str], folders: list[str], path: Path) -> bool:
+def _on_disk(path: Place, kind: Format) -> Path:
+    if isinstance(path, Remote):
+        raise InvalidInput(
+            f"{path}: {kind} is read from disk only; copy the data into a folder first, and give that folder"
+        )
+    return path
+
+
+def _is_supervisely(files: list[str], folders: list[str], path: Place) -> bool:
     """Whether names of one folder are those of Supervisely's project, or of its NIfTI layouts."""
-    if "meta.json" in files and any((path / folder / "volume").is_dir() for folder in folders):
+    if "meta.json" in files and any(is_folder(path / folder / "volume") for folder in folders):
         return True
     stems = [file[: -len(end)] for file in files for end in NIFTI if file.lower().endswith(end)]
     if any(_PLANE.search(stem) and _KIND.search(stem) for stem in stems):
@@ -227,17 +259,23 @@ def _has_archives(files: list[str]) -> bool:
     return any(map(is_archive, files))
 
 
-def _is_dicom(path: Path) -> bool:
+def _is_dicom(path: Place) -> bool:
+    if isinstance(path, Remote):
+        return path.suffix.lower() == ".dcm" or any(name.lower().endswith(".dcm") for name in _names(path)[0])
     from voxtract.read.dicom import is_dicom
 
     return is_dicom(path)
 
 
-def _names(folder: Path) -> tuple[list[str], list[str]]:
+def _names(folder: Place) -> tuple[list[str], list[str]]:
     """Files and folders in a folder, sorted, without hidden ones; nothing of one that is not handed out."""
     try:
-        with os.scandir(folder) as entries:
-            found = sorted((entry.name, entry.is_dir()) for entry in entries if not entry.name.startswith("."))
+        if isinstance(folder, Remote):
+            entries: Sequence[os.DirEntry[str] | Entry] = folder.entries()
+        else:
+            with os.scandir(folder) as listed:
+                entries = list(listed)
+        found = sorted((entry.name, entry.is_dir()) for entry in entries if not entry.name.startswith("."))
     except OSError:
         return [], []
     return [name for name, is_dir in found if not is_dir], [name for name, is_dir in found if is_dir]

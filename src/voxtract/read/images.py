@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import struct
 import zlib
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from voxtract.errors import DamagedFile, InvalidInput, NotFound, UnreadableFile, VoxtractError
+from voxtract.storage import Place, Remote
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -32,16 +34,16 @@ _STUMBLES = (
 Raw = tuple[tuple[int, ...], np.dtype[Any]]
 
 
-def read_image(path: Path, size: tuple[int, int], place: tuple[int, int] | None = None) -> NDArray[Any]:
+def read_image(path: Place, size: tuple[int, int], within: tuple[int, int] | None = None) -> NDArray[Any]:
     """Read one slice image.
 
     Parameters
     ----------
-    path : Path
+    path : Path, or Remote for a URL
         As `voxtract.write` has written it, or written again by other software as TIFF or PNG of the same pixels.
     size : (height, width)
         What it must have.
-    place : (first byte, number of bytes), optional
+    within : (first byte, number of bytes), optional
         Of the image in a file that holds more.
 
     Returns
@@ -58,13 +60,16 @@ def read_image(path: Path, size: tuple[int, int], place: tuple[int, int] | None 
         A PNG file larger than Pillow opens.
     """
     with image_errors(path):
-        if place is not None:
-            return _inside(path, size, *place)
-        return _png(path, size, path) if path.suffix == ".png" else _tiff(path, size)
+        if within is not None:
+            return _inside(path, size, *within)
+        if path.suffix == ".png":
+            return _png(path if isinstance(path, Path) else BytesIO(path.read_bytes()), size, path)
+        with path.open("rb", buffering=0) if isinstance(path, Path) else BytesIO(path.read_bytes()) as file:
+            return _tiff(file, size)
 
 
 @contextmanager
-def image_errors(path: Path) -> Iterator[None]:
+def image_errors(path: Place) -> Iterator[None]:
     """Say in our words what goes wrong with an image that is read from `path`."""
     try:
         yield
@@ -77,7 +82,8 @@ def image_errors(path: Path) -> Iterator[None]:
     except OSError as why:
         if why.errno is None:  # Pillow's word for what it cannot decode
             raise DamagedFile(f"{path}: the image is damaged ({why}); {AGAIN}") from why
-        raise UnreadableFile(f"{path}: cannot be read: {why.strerror}; check permissions and disk") from why
+        todo = "" if isinstance(path, Remote) else "; check permissions and disk"
+        raise UnreadableFile(f"{path}: cannot be read: {why.strerror}{todo}") from why
 
 
 def _check(shape: tuple[int, ...], size: tuple[int, int]) -> None:
@@ -86,14 +92,9 @@ def _check(shape: tuple[int, ...], size: tuple[int, int]) -> None:
         raise ValueError(f"it has {' x '.join(map(str, shape))} pixels, but {size[0]} x {size[1]} were extracted")
 
 
-def _inside(path: Path, size: tuple[int, int], first: int, nbytes: int) -> NDArray[Any]:
+def _inside(path: Place, size: tuple[int, int], first: int, nbytes: int) -> NDArray[Any]:
     """Read an image of `nbytes` that begins at byte `first` of a file."""
-    with path.open("rb") as file:
-        if os.fstat(file.fileno()).st_size < first + nbytes:
-            raise ValueError("it is cut short")
-        file.seek(first)
-        content = bytearray(nbytes)
-        file.readinto(content)
+    content = _part(path, first, nbytes)
     if content.startswith(b"\x89PNG"):
         return _png(BytesIO(content), size, path)
     raw = _raw(bytes(content[:HEAD]))
@@ -104,7 +105,22 @@ def _inside(path: Path, size: tuple[int, int], first: int, nbytes: int) -> NDArr
     return np.frombuffer(content, dtype, offset=HEAD).reshape(shape)
 
 
-def _png(file: Path | BytesIO, size: tuple[int, int], path: Path) -> NDArray[Any]:
+def _part(path: Place, first: int, nbytes: int) -> bytes | bytearray:
+    if isinstance(path, Remote):
+        there = path.read_bytes(first, nbytes)
+        if len(there) < nbytes:
+            raise ValueError("it is cut short")
+        return there
+    with path.open("rb") as file:
+        if os.fstat(file.fileno()).st_size < first + nbytes:
+            raise ValueError("it is cut short")
+        file.seek(first)
+        content = bytearray(nbytes)
+        file.readinto(content)
+    return content
+
+
+def _png(file: Path | BytesIO, size: tuple[int, int], path: Place) -> NDArray[Any]:
     from PIL import Image
 
     try:
@@ -116,20 +132,23 @@ def _png(file: Path | BytesIO, size: tuple[int, int], path: Path) -> NDArray[Any
         raise InvalidInput(f"{path}: is larger than Pillow opens ({why}); extract with images='tiff'") from why
 
 
-def _tiff(path: Path, size: tuple[int, int]) -> NDArray[Any]:
+def _tiff(file: io.FileIO | BytesIO, size: tuple[int, int]) -> NDArray[Any]:
     """Read a TIFF file; one that our writer made takes a third of the time that tifffile needs."""
-    with path.open("rb", buffering=0) as file:
-        raw = _raw(file.read(HEAD))
-        if raw is not None:
-            shape, dtype = raw
-            _check(shape, size)
-            if os.fstat(file.fileno()).st_size != HEAD + shape[0] * shape[1] * dtype.itemsize:
-                raise ValueError("it is cut short, or has grown")
-            return np.fromfile(file, dtype).reshape(shape)
-    return _any_tiff(path, size)
+    raw = _raw(file.read(HEAD))
+    if raw is None:
+        file.seek(0)
+        return _any_tiff(file, size)
+    shape, dtype = raw
+    _check(shape, size)
+    if file.seek(0, os.SEEK_END) != HEAD + shape[0] * shape[1] * dtype.itemsize:
+        raise ValueError("it is cut short, or has grown")
+    file.seek(HEAD)
+    pixels = np.empty(shape, dtype)
+    file.readinto(pixels.data.cast("B"))
+    return pixels
 
 
-def _any_tiff(file: Path | BytesIO, size: tuple[int, int]) -> NDArray[Any]:
+def _any_tiff(file: io.FileIO | BytesIO, size: tuple[int, int]) -> NDArray[Any]:
     import tifffile
 
     with tifffile.TiffFile(file) as opened:

@@ -11,7 +11,6 @@ import math
 import os
 from collections.abc import Generator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from voxtract.errors import DamagedFile, InvalidInput
@@ -20,6 +19,7 @@ from voxtract.model import Header, Volume
 from voxtract.read.inflate import MAGIC
 from voxtract.read.nifti_header import BYTES, NiftiHeader, decode, size_of
 from voxtract.read.stored import Stored, opened, times
+from voxtract.storage import Place, Remote
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -35,12 +35,12 @@ class NiftiFile:
 
     Parameters
     ----------
-    path : Path
+    path : Path, or Remote for a URL
     volume_index : int, optional
         The frame to take, 0-based, where the file has four axes; not needed where there is one frame only.
     """
 
-    path: Path
+    path: Place
     volume_index: int | None = None
 
     @property
@@ -49,9 +49,9 @@ class NiftiFile:
         return str(self.path)
 
     @property
-    def paths(self) -> tuple[str]:
+    def paths(self) -> tuple[str | Remote]:
         """The file."""
-        return (self.where,)
+        return (self.path if isinstance(self.path, Remote) else self.where,)
 
     def header(self) -> Header:
         """Read and check the header; no voxel is read, and of a compressed file only the beginning.
@@ -129,7 +129,8 @@ class NiftiFile:
 
     def _stored(self, file: BinaryIO) -> tuple[Stored, NiftiHeader]:
         """Find the voxels of the wanted frame; gives the header, too."""
-        size = os.fstat(file.fileno()).st_size
+        size = file.seek(0, os.SEEK_END)
+        file.seek(0)
         compressed = file.read(len(MAGIC)) == MAGIC
         file.seek(0)
         # The standard library's reader, because ISA-L's asks for 512 KiB of the file at once.
@@ -144,7 +145,9 @@ class NiftiFile:
         header = Header(
             Grid(frame.shape, found.affine), found.stored.newbyteorder("="), found.slope, found.intercept, self.where
         )
-        first = Stored(header, found.stored, found.offset, compressed)
+        first = Stored.of(
+            header, found.stored, found.offset, compressed=compressed, is_local=not isinstance(self.path, Remote)
+        )
         first.check_size(size, frame.count)
         return first.frame(frame.index), found
 

@@ -159,11 +159,12 @@ class NrrdFile:
         if found.encoding == "gzip":
             if found.byte_skip < 0:
                 raise InvalidInput(f"{self.where}: has a byte skip of -1, which raw data only may have; save it again")
-            first = Stored(header, found.stored, found.byte_skip, True)
+            first = Stored.of(header, found.stored, found.byte_skip, compressed=True)
             first.check_size(size - begin, found.frames)
             return cast("BinaryIO", _Tail(file, begin)), first.frame(frame)
         at_end = max(begin, size - found.frames * header.nbytes)
-        first = Stored(header, found.stored, at_end if found.byte_skip < 0 else begin + found.byte_skip, False)
+        offset = at_end if found.byte_skip < 0 else begin + found.byte_skip
+        first = Stored.of(header, found.stored, offset, compressed=False)
         first.check_size(size, found.frames)
         return file, first.frame(frame)
 

@@ -16,6 +16,8 @@ from voxtract.model import Header, Volume, VolumeFile
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from voxtract.storage import Remote
+
 
 @dataclass(frozen=True, slots=True)
 class Oriented:
@@ -42,7 +44,7 @@ class Oriented:
         return self.file.volume_index
 
     @property
-    def paths(self) -> Sequence[str]:
+    def paths(self) -> Sequence[str | Remote]:
         """Those of the file."""
         return self.file.paths
 

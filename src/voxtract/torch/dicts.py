@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import Any
 
 from voxtract.errors import InvalidInput
 from voxtract.model import Case, Source
 from voxtract.read import open_source
 from voxtract.read.extraction import JOURNAL
+from voxtract.storage import Remote, place
 from voxtract.torch.slices import SliceDataset
 
 
-def monai_dicts(data: SliceDataset | Source | str | os.PathLike[str]) -> list[dict[str, Any]]:
+def monai_dicts(data: SliceDataset | Source | str | os.PathLike[str] | Remote) -> list[dict[str, Any]]:
     """List images and annotations as `monai.data.Dataset` and MONAI's dictionary transforms take them.
 
     ==============================  =================================================================================
@@ -40,9 +40,11 @@ def monai_dicts(data: SliceDataset | Source | str | os.PathLike[str]) -> list[di
     VoxtractError
         As `SliceDataset` or :func:`voxtract.open_source`.
     """
-    if isinstance(data, str | os.PathLike):
-        data = SliceDataset(data) if (Path(data) / JOURNAL).exists() else open_source(data)
+    if isinstance(data, str | os.PathLike | Remote):
+        data = SliceDataset(data) if (place(data) / JOURNAL).exists() else open_source(data)
     if isinstance(data, SliceDataset):
+        if isinstance(data.root, Remote):
+            raise InvalidInput(f"{data.root}: MONAI reads files only; copy the folder to a disk, or take SliceDataset")
         return [_of_slice(data, number) for number in range(len(data))]
     return [_of_case(case) for case in data.cases]
 

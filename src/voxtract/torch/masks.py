@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from voxtract.errors import DamagedFile, InvalidInput, UnreadableFile
+from voxtract.storage import Place, Remote
 from voxtract.write.coco import part_name
 
 if TYPE_CHECKING:
@@ -26,13 +26,13 @@ class KeptMasks:
 
     Parameters
     ----------
-    path : Path
+    path : Path, or Remote for a URL
     begin : (rows + 1,) int64
         Byte at which the line of each row begins; the last is the end of the file.
     size : (height, width)
     """
 
-    path: Path
+    path: Place
     begin: NDArray[np.int64]
     size: tuple[int, int]
 
@@ -74,11 +74,12 @@ class KeptMasks:
                 f"{self.path}: the masks are damaged ({why}); extract anew with overwrite=True (--overwrite)"
             ) from why
         except OSError as why:
-            raise UnreadableFile(f"{self.path}: cannot be read: {why.strerror}; check permissions and disk") from why
+            todo = "" if isinstance(self.path, Remote) else "; check permissions and disk"
+            raise UnreadableFile(f"{self.path}: cannot be read: {why.strerror}{todo}") from why
         return masks
 
 
-def check_kept(settings: dict[str, Any], folder: Path) -> None:
+def check_kept(settings: dict[str, Any], folder: Place) -> None:
     """Raise `InvalidInput` where a run with these settings has left no masks."""
     if "coco" not in settings.get("annotations", ()) or not settings.get("masks"):
         raise InvalidInput(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from pathlib import Path
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,7 +20,8 @@ from voxtract.layout import said_of
 from voxtract.model import Components, Findings
 from voxtract.read.extraction import Extraction, open_extraction
 from voxtract.read.images import AGAIN
-from voxtract.read.slices import read_slice, slice_file
+from voxtract.read.slices import missing_files, read_slice, slice_file
+from voxtract.storage import Place, Remote
 from voxtract.torch.masks import KeptMasks, check_kept
 from voxtract.torch.tensors import Item, Origin, Rows, Target, Transform, image_tensor
 
@@ -37,7 +38,7 @@ class SliceDataset(Dataset[Item]):
 
     Parameters
     ----------
-    folder : path
+    folder : path or URL
         Output folder of the extraction.
     views : sequence of {"axial", "coronal", "sagittal"}, optional
         By default all that were extracted.
@@ -67,7 +68,7 @@ class SliceDataset(Dataset[Item]):
 
     def __init__(
         self,
-        folder: str | os.PathLike[str],
+        folder: str | os.PathLike[str] | Remote,
         *,
         views: Sequence[View] | None = None,
         split: str | None = None,
@@ -79,7 +80,7 @@ class SliceDataset(Dataset[Item]):
         found = [one for one in _chosen(extraction, views, split) if one.suffix]
         if not found:
             raise InvalidInput(f"{folder}: was extracted without images; extract with images='tiff' (--images tiff)")
-        self.root: Path = extraction.root
+        self.root: Place = extraction.root
         self.transform = transform
         self._class_map = extraction.class_map
         self._planes: list[Findings] = [replace(one, rows=Components.none()) for one in found]
@@ -121,7 +122,7 @@ class SliceDataset(Dataset[Item]):
         plane = self._planes[self._plane[number]]
         return Origin(plane.case_id, plane.plane.view, int(self._slice[number]))
 
-    def file(self, index: int) -> Path:
+    def file(self, index: int) -> Place:
         """File of an item's image: the image itself, the chunk of an array, or the shard it is in."""
         number = self._number(index)
         return slice_file(self.root, self._planes[self._plane[number]], int(self._slice[number]))
@@ -131,14 +132,11 @@ class SliceDataset(Dataset[Item]):
 
     def _check_files(self) -> None:
         """Name an image that is missing now, not in the middle of a training; each folder is listed once."""
-        listed: dict[str, set[str]] = {}
-        missing = []
-        for number in range(len(self)):
-            folder, name = os.path.split(self.file(number))
-            if folder not in listed:
-                listed[folder] = _listing(folder)
-            if name not in listed[folder]:
-                missing.append(self.file(number))
+        listing = cache(lambda folder: _listing(self.root / folder))
+        missing: list[Place] = []
+        for number, plane in enumerate(self._planes):
+            first, last = np.searchsorted(self._plane, [number, number + 1])
+            missing += missing_files(self.root, plane, self._slice[first:last].tolist(), listing)
         if missing:
             raise NotFound(f"{missing[0]}: no such image, one of {len(missing)} missing of {len(self)}; {AGAIN}")
 
@@ -192,10 +190,13 @@ def _masks(extraction: Extraction, found: Iterable[Findings]) -> list[KeptMasks]
     return [KeptMasks.of(extraction, one) for one in found]
 
 
-def _listing(folder: str) -> set[str]:
+def _listing(folder: Place) -> set[str]:
     try:
+        if isinstance(folder, Remote):
+            return {entry.name for entry in folder.entries()}
         return set(os.listdir(folder))  # noqa: PTH208 - names are all that is wanted of a folder of a million files
     except (FileNotFoundError, NotADirectoryError):
         return set()
     except OSError as why:
-        raise UnreadableFile(f"{folder}: cannot be listed: {why.strerror}; check its permissions") from why
+        todo = "" if isinstance(folder, Remote) else "; check its permissions"
+        raise UnreadableFile(f"{folder}: cannot be listed: {why.strerror}{todo}") from why

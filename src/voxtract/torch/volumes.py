@@ -23,6 +23,7 @@ from voxtract.layout import Layout, said_of
 from voxtract.model import Case, Components, Source, Volume
 from voxtract.read import open_source
 from voxtract.settings import CropWord, Settings
+from voxtract.storage import Remote
 from voxtract.torch.tensors import Item, Origin, Rows, Target, Transform, image_tensor, masks_tensor
 
 if TYPE_CHECKING:
@@ -69,8 +70,8 @@ class VolumeDataset(Dataset[Item]):
 
     Parameters
     ----------
-    source : Source or path
-        What :func:`voxtract.open_source` returns, or a path for it. Cases without labels have slices without boxes.
+    source : Source, path or URL
+        What :func:`voxtract.open_source` returns, or what it opens. Cases without labels have slices without boxes.
     views : sequence of {"axial", "coronal", "sagittal"}
     masks : bool
         Add ``masks`` to the targets; label volumes are then kept in the cache, too.
@@ -100,7 +101,7 @@ class VolumeDataset(Dataset[Item]):
 
     def __init__(
         self,
-        source: Source | str | os.PathLike[str],
+        source: Source | str | os.PathLike[str] | Remote,
         *,
         views: Sequence[View] = ("axial",),
         masks: bool = False,
@@ -116,7 +117,7 @@ class VolumeDataset(Dataset[Item]):
             raise InvalidInput(f"{', '.join(unknown)}: not known to VolumeDataset; allowed: {allowed}")
         if cache_bytes < 0:
             raise InvalidInput(f"cache_bytes {cache_bytes} must be 0 (keep only the volume in use) or more")
-        opened = open_source(source) if isinstance(source, str | os.PathLike) else source
+        opened = source if isinstance(source, Source) else open_source(source)
         for left_out in opened.skipped:
             log.warning("left out: %s: %s", left_out.where, left_out.reason)
         self.views = tuple(views)

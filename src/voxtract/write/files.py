@@ -22,6 +22,7 @@ from typing import NamedTuple
 from isal.isal_zlib import crc32  # 3 times as fast as zlib's
 
 from voxtract.errors import OutputError, VoxtractError
+from voxtract.storage import Place
 
 Content = str | bytes | Sequence[bytes | memoryview]
 
@@ -55,6 +56,7 @@ class Staging:
 
     def __init__(self, root: Path) -> None:
         self._root = os.fspath(root)
+        self._final = self._root  # what messages call it
         self._names = itertools.count()  # next() is atomic
         self._folders: set[str] = set()  # known to be there
         self._stage = ""
@@ -66,7 +68,7 @@ class Staging:
             _remove_abandoned(self._root)
             self._stage, self._lock = _new_stage(self._root)
         except OSError as why:
-            raise _explained(why, self._root, 0) from why
+            raise _explained(why, self._root, self._root, 0) from why
         return self
 
     def __exit__(
@@ -81,25 +83,24 @@ class Staging:
             batch.write(name, content)
 
     @property
-    def root(self) -> Path:
+    def root(self) -> Place:
         """The output folder."""
         return Path(self._root)
 
     def write_pieces(self, name: str, pieces: Iterable[bytes]) -> Note:
         """Write one file that need not fit into memory; as `write`."""
         note = Note(name, 0, 0)
-        final, staged = f"{self._root}/{name}", f"{self._stage}/{next(self._names)}"
+        staged = self._new()
         try:
             with Path(staged).open("wb") as file:
                 for piece in pieces:
                     file.write(piece)
                     note = note.extended([piece])
-            self._make_folder(final)
-            Path(staged).replace(final)
         except OSError as why:
             if isinstance(why, VoxtractError):
                 raise
-            raise _explained(why, final, 0) from why
+            raise self._explained(why, name, 0) from why
+        self._put_in_place([(staged, name)])
         return note
 
     @contextmanager
@@ -119,20 +120,32 @@ class Staging:
         batch = Batch(self, noted=noted)
         try:
             yield batch
-            for staged, final in batch.files:
-                try:
-                    self._make_folder(final)
-                    self._put(staged, final)
-                except OSError as why:
-                    raise _explained(why, final, 0) from why
+            self._put_in_place(batch.files)
         except BaseException:
             for staged, _ in batch.files:
-                _remove(staged)
+                remove(staged)
             raise
 
-    def _new(self, name: str) -> tuple[str, str]:
-        """Where a file or folder is staged, and its place."""
-        return f"{self._stage}/{next(self._names)}", f"{self._root}/{name}"
+    def _new(self) -> str:
+        """Where a file or folder is staged."""
+        return f"{self._stage}/{next(self._names)}"
+
+    def _fill(self, staged: str, name: str, parts: Sequence[bytes | memoryview], flags: int = _FLAGS) -> None:
+        """Write a staged file that is to have the name `name`."""
+        try:
+            _write(staged, parts, flags)
+        except OSError as why:
+            raise self._explained(why, name, _size(parts)) from why
+
+    def _put_in_place(self, files: Sequence[tuple[str, str]]) -> None:
+        """Give staged files and folders their names."""
+        for staged, name in files:
+            final = f"{self._root}/{name}"
+            try:
+                self._make_folder(final)
+                self._put(staged, final)
+            except OSError as why:
+                raise self._explained(why, name, 0) from why
 
     def _put(self, staged: str, final: str) -> None:
         """Rename; a folder takes the place of another one, which a rename alone does only where that is empty."""
@@ -141,10 +154,14 @@ class Staging:
         except OSError as why:
             if why.errno not in (errno.ENOTEMPTY, errno.EEXIST) or not Path(staged).is_dir():
                 raise
-            old, _ = self._new("")
+            old = self._new()
             Path(final).replace(old)
             Path(staged).replace(final)
-            _remove(old)
+            remove(old)
+
+    def _explained(self, why: OSError, name: str, size: int) -> OutputError:
+        place = self._stage if self._final != self._root else f"{self._root}/{name}"
+        return _explained(why, f"{self._final}/{name}", place, size)
 
     def _make_folder(self, final: str) -> None:
         folder = final[: final.rindex("/")]
@@ -184,7 +201,7 @@ class Batch:
     def __init__(self, staging: Staging, *, noted: bool = False) -> None:
         self._staging = staging
         self._noted = noted
-        self._grown: dict[str, tuple[str, str]] = {}
+        self._grown: dict[str, str] = {}
         self.files: list[tuple[str, str]] = []
         self.notes: dict[str, Note] = {}
 
@@ -204,14 +221,13 @@ class Batch:
             Nothing is left under the name that was not there before. The message names the file and says what is
             in the way: no permission, no space (how much is needed and how much there is), a name too long, ...
         """
-        staged, final = self._staging._new(name)
-        parts = _parts(content)
+        staged, parts = self._staging._new(), _parts(content)
         try:
-            _write(staged, parts, final)
+            self._staging._fill(staged, name, parts)
         except BaseException:
-            _remove(staged)
+            remove(staged)
             raise
-        self.files.append((staged, final))
+        self.files.append((staged, name))
         self.note(Note(name, 0, 0), parts)
 
     def append(self, name: str, content: Content) -> None:
@@ -220,11 +236,10 @@ class Batch:
         Parameters and errors are those of `write`. The first piece begins the file anew.
         """
         if name not in self._grown:
-            self._grown[name] = self._staging._new(name)
-            self.files.append(self._grown[name])
-        staged, final = self._grown[name]
+            self._grown[name] = self._staging._new()
+            self.files.append((self._grown[name], name))
         parts = _parts(content)
-        _write(staged, parts, final, _APPEND)
+        self._staging._fill(self._grown[name], name, parts, _APPEND)
         self.note(self.notes.get(name, Note(name, 0, 0)), parts)
 
     def folder(self, name: str) -> BatchFolder:
@@ -240,13 +255,13 @@ class Batch:
         OutputError
             As `write`.
         """
-        staged, final = self._staging._new(name)
+        staged = self._staging._new()
         try:
             Path(staged).mkdir()
         except OSError as why:
-            raise _explained(why, final, 0) from why
-        self.files.append((staged, final))
-        return BatchFolder(self, name, staged, final)
+            raise self._staging._explained(why, name, 0) from why
+        self.files.append((staged, name))
+        return BatchFolder(self._staging, self, name, staged)
 
     def note(self, before: Note, parts: Sequence[bytes | memoryview]) -> None:
         """Note what was written to a file after what is known of it."""
@@ -258,20 +273,20 @@ class Batch:
 class BatchFolder:
     """A folder of a `Batch`, and what is in it; for any number of threads."""
 
+    staging: Staging
     batch: Batch
     name: str
     staged: str
-    final: str
 
     def write(self, name: str, content: Content) -> None:
         """Write a file; as `Batch.write`, but `name` is relative to this folder."""
-        path, final, parts = f"{self.staged}/{name}", f"{self.final}/{name}", _parts(content)
+        path, parts, final = f"{self.staged}/{name}", _parts(content), f"{self.name}/{name}"
         try:
             os.makedirs(path[: path.rindex("/")], exist_ok=True)  # noqa: PTH103 - once per slice, as above
         except OSError as why:
-            raise _explained(why, final, 0) from why
-        _write(path, parts, final)
-        self.batch.note(Note(f"{self.name}/{name}", 0, 0), parts)
+            raise self.staging._explained(why, final, 0) from why
+        self.staging._fill(path, final, parts)
+        self.batch.note(Note(final, 0, 0), parts)
 
 
 def _parts(content: Content) -> Sequence[bytes | memoryview]:
@@ -280,22 +295,15 @@ def _parts(content: Content) -> Sequence[bytes | memoryview]:
     return [content] if isinstance(content, bytes) else content
 
 
-def _remove(staged: str) -> None:
+def remove(staged: str) -> None:
+    """Remove a staged file or folder."""
     if Path(staged).is_dir():
         shutil.rmtree(staged, ignore_errors=True)
     else:
         Path(staged).unlink(missing_ok=True)
 
 
-def _write(path: str, parts: Sequence[bytes | memoryview], final: str, flags: int = _FLAGS) -> None:
-    """Write the file `path`, which messages call `final`."""
-    try:
-        _write_parts(path, parts, flags)
-    except OSError as why:
-        raise _explained(why, final, _size(parts)) from why
-
-
-def _write_parts(path: str, parts: Sequence[bytes | memoryview], flags: int) -> None:
+def _write(path: str, parts: Sequence[bytes | memoryview], flags: int) -> None:
     file = os.open(path, flags, 0o666)
     try:
         written = os.writev(file, parts)
@@ -346,11 +354,15 @@ def _remove_abandoned(root: str) -> None:
                 os.close(lock)
 
 
-def _explained(why: OSError, path: str, size: int) -> OutputError:
-    """Say in words what `why` means for `path`, and what to do."""
+def _explained(why: OSError, path: str, place: str, size: int) -> OutputError:
+    """Say in words what `why` means for `path`, which was being written at `place`, and what to do."""
     reason = why.strerror or str(why)
     if why.errno in (errno.ENOSPC, errno.EDQUOT):
-        reason = f"no space left: {size:,} bytes are needed, {_free(path):,} are free; make room or choose another disk"
+        where = "" if path.startswith(place) else f" in {place}, where it is made"
+        reason = (
+            f"no space left{where}: {size:,} bytes are needed, {_free(place):,} are free; "
+            "make room or choose another disk"
+        )
     elif why.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         reason = f"no permission to write there ({reason}); choose another output folder or change its permissions"
     elif why.errno in (errno.EEXIST, errno.ENOTDIR):

@@ -27,6 +27,8 @@ from voxtract.read.labelbox.values import Drawn, Group, Issue, MaskRef, Place, P
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from voxtract.storage import Remote
+
 log = logging.getLogger("voxtract")
 
 Key = tuple[str, str]  # feature id and kind, for a feature may be a line on one frame and a mask on another
@@ -114,7 +116,7 @@ class GroupLabels:
         return None
 
     @property
-    def paths(self) -> tuple[str, ...]:
+    def paths(self) -> tuple[str | Remote, ...]:
         """The export, and the files of the image, whose grid it has."""
         return (self.painting.place.file, *self.painting.image.paths)
 

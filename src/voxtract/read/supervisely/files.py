@@ -18,6 +18,8 @@ from voxtract.read.stored import times
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from voxtract.storage import Remote
+
 log = logging.getLogger("voxtract")
 
 _TIE = 1e-4  # voxels; of two that are equally near the one of the higher index, as labels are resampled elsewhere
@@ -78,7 +80,7 @@ class _Of:
         return self.file.volume_index
 
     @property
-    def paths(self) -> Sequence[str]:
+    def paths(self) -> Sequence[str | Remote]:
         """Those of the file."""
         return self.file.paths
 

@@ -73,6 +73,7 @@ def test_an_extraction_made_anew_is_read_anew(tmp_path: Path) -> None:
 def test_a_shard_that_is_cut_short(tmp_path: Path, keep: int, compression: str | None) -> None:
     found, _ = extracted(tmp_path, "webdataset", compression, ".tar")
     file = slice_file(tmp_path, found, 5)
+    assert isinstance(file, Path)
     file.write_bytes(file.read_bytes()[:keep])
     with pytest.raises(DamagedFile, match=rf"{re.escape(str(file))}: the image is damaged .*overwrite"):
         read_slice(tmp_path, found, 5)
@@ -112,6 +113,7 @@ def test_a_damaged_list_of_places(tmp_path: Path, places: bytes, said: str) -> N
 def test_a_damaged_chunk(tmp_path: Path, compression: str | None, change: str) -> None:
     found, images = extracted(tmp_path, "zarr", compression, ".zarr")
     file = slice_file(tmp_path, found, 5)
+    assert isinstance(file, Path)
     content = file.read_bytes()
     if change == "remove":
         file.unlink()
