@@ -6,10 +6,13 @@ import csv
 import json
 import logging
 import os
+import random
 import shutil
+import zipfile
 from pathlib import Path
 from typing import Any
 
+import nibabel as nib
 import numpy as np
 import pytest
 from hypothesis import given
@@ -33,8 +36,10 @@ from tests.read.supervisely.trees import (
     table,
     told,
 )
+from tests.read.test_oriented import CODES, affine_of
 from voxtract.cli import main
 from voxtract.errors import InvalidInput, NotFound
+from voxtract.model import Case
 from voxtract.read.formats import recognised
 from voxtract.read.supervisely import open_supervisely
 from voxtract.read.supervisely.colors import NAMED, Classes, ColorMap
@@ -415,3 +420,87 @@ def test_a_row_for_each_object_where_asked_for(tmp_path: Path, caplog: pytest.Lo
     assert sorted(pieces["LABEL"]) == [1, 1, 2]
     assert sorted(objects["LABEL"]) == [1, 2]
     assert set(objects["CLASS"]) == {"lung"}
+
+
+def test_rows_of_every_order_of_axes_are_those_of_nibabel(tmp_path: Path) -> None:
+    """Class, number of voxels, box and middle, in voxels of the RAS grid and in millimetres; oblique volumes, too."""
+    shape = (4, 5, 6)
+    expected = {}
+    for number, codes in enumerate(CODES):
+        rng = np.random.default_rng(number)
+        affine = affine_of(codes, oblique=True)
+        data = (rng.random(shape) < 0.1).astype("u1") * 2 + (rng.random(shape) < 0.1).astype("u1")
+        nifti(tmp_path / "in" / f"{codes}.nii.gz", image(number, shape), affine)
+        nifti(tmp_path / "in" / codes / "lung.nii.gz", data, affine)
+        turned = nib.as_closest_canonical(nib.Nifti1Image(data, affine))
+        voxels = np.asarray(turned.dataobj)
+        for value in np.unique(voxels[voxels > 0]).tolist():
+            place = np.argwhere(voxels == value)
+            low, high = place.min(axis=0), place.max(axis=0)
+            middle = turned.affine @ [*((low + high) / 2), 1]
+            expected[codes, value] = ("lung", len(place), *low, *high, *np.round(middle[:3], 6))
+    words: dict[str, Any] = {"images": None, "extraction_mode": "volume", "objects": "labels", "progress": False}
+    rows = voxtract.extract(tmp_path / "in", tmp_path / "out", data_mode="box", **words).components
+    columns = ["CLASS", "COUNT", "Y_MIN", "X_MIN", "Z_MIN", "Y_MAX", "X_MAX", "Z_MAX"]  # an image is [x, y]
+    columns += ["CENTER_R_MM", "CENTER_A_MM", "CENTER_S_MM"]
+    found = {(row["CASE"], row["LABEL"]): tuple(row[name] for name in columns) for _, row in rows.iterrows()}
+    assert found.keys() == expected.keys()
+    for key, told_of_it in found.items():
+        assert told_of_it[:8] == expected[key][:8], key
+        np.testing.assert_allclose(told_of_it[8:], expected[key][8:], atol=1e-4)
+
+
+# --- the order in which the system lists files
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("layout", ["project", "annotations", "nrrd", "archives"])
+def test_the_order_of_listing_does_not_matter(tmp_path: Path, shuffled: random.Random, layout: str, seed: int) -> None:
+    planes = {f"d{n}/{plane}_mask_{k}.nii": MANY for n in (1, 2) for plane in ("axl", "cor") for k in (1, 2, 10)}
+    rows = [{"dataset": f"d{n}", "name": f"{plane}_anatomic.nrrd"} for n in (1, 2) for plane in ("axl", "cor")]
+    words: dict[str, Any] = {}
+    if layout == "annotations":
+        plant(tmp_path / "in", planes)
+        words = {"volumes": rows}
+    elif layout == "nrrd":
+        for name in ("b", "a", "c"):
+            plant_nrrd(tmp_path / "in" / f"{name}.nrrd", CT)
+            for stem in ("y", "x"):
+                plant_nrrd(tmp_path / "in" / name / f"{stem}.nrrd", ONE)
+    elif layout == "archives":
+        for name in ("b", "a"):
+            files = plant(tmp_path / name, {"CT.nii": CT, "CT/y.nii": ONE, "CT/x.nii": MANY})
+            (tmp_path / "in").mkdir(exist_ok=True)
+            with zipfile.ZipFile(tmp_path / "in" / f"{name}.zip", "w") as archive:
+                for inner in ("CT/y.nii", "CT.nii", "CT/x.nii"):
+                    archive.write(files / inner, inner)
+    else:
+        source = open_supervisely(plant(tmp_path / "from", {**planes, **_volumes(planes)}), mode="instance")
+        assert source.classes is not None
+        write_cases(VolumeProject(source.classes), source.cases, tmp_path / "in")
+    shuffled.seed(0)
+    first = open_supervisely(tmp_path / "in", **words)
+    shuffled.seed(seed + 1)
+    again = open_supervisely(tmp_path / "in", **words)
+    assert len(first.cases) > 1
+    assert [_told_of(case) for case in again.cases] == [_told_of(case) for case in first.cases]
+    assert (again.skipped, again.remarks, again.matches, again.classes) == (
+        first.skipped,
+        first.remarks,
+        first.matches,
+        first.classes,
+    )
+
+
+def _volumes(files: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    return {f"{name.partition('_')[0]}_anatomic.nii": CT for name in files}
+
+
+def _told_of(case: Case) -> list[Any]:
+    return [case.id, case.views, *((one.name, one.category, dict(one.objects), one.file.where) for one in case.labels)]
+
+
+def test_a_folder_called_like_a_volume_does_not_block_annotations(tmp_path: Path) -> None:
+    plant(tmp_path, {"anatomic scans/axl_mask.nii": ONE})
+    source = open_supervisely(tmp_path, volumes=[{"dataset": "d", "name": "axl_anatomic.nrrd"}])
+    assert set(table(source, tmp_path)) == {"d_axl_anatomic"}
