@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -127,13 +127,24 @@ class ClassMap:
         if self.unnamed is None:
             return self
         new = np.setdiff1d(np.asarray(labels), [category.id for category in self.categories])
-        categories = (*self.categories, *(self[n] for n in new.tolist()))
+        categories = (*self.categories, *self.named(new.tolist()))
         return ClassMap(tuple(sorted(categories, key=lambda category: category.id)), self.rest, self.unnamed)
 
     def __getitem__(self, category_id: int) -> Category:
-        for category in self.categories:
-            if category.id == category_id:
-                return category
+        return self.named([category_id])[0]
+
+    def named(self, ids: Iterable[int]) -> list[Category]:
+        """Category of each id.
+
+        Raises
+        ------
+        KeyError
+            An id that no class has.
+        """
+        known = {category.id: category for category in self.categories}
+        return [known[n] if n in known else self._unnamed(n) for n in ids]
+
+    def _unnamed(self, category_id: int) -> Category:
         if self.unnamed is None:
             raise KeyError(category_id)
         return Category(category_id, self.unnamed.format(category_id), color_of(category_id))

@@ -589,7 +589,7 @@ def _add_source(parser: argparse.ArgumentParser, *names: str) -> None:
         "--format",
         dest="format",
         metavar="NAME",
-        help="take SOURCE as nifti, zarr, dicom, supervisely or labelbox",
+        help="take SOURCE as nifti, zarr, dicom, supervisely, labelbox or webknossos",
     )
     group.add_argument(
         "--set",

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 
 from voxtract.errors import VoxtractError
-from voxtract.model import Case, Header, Source, Volume, VolumeFile
+from voxtract.model import Case, ChunkedFile, Header, Source, Volume, VolumeFile
 
 Read = Literal["headers", "labels", "all"]
 
@@ -84,6 +84,9 @@ def _describe(case: Case, role: Literal["image", "labels"], file: VolumeFile, *,
     try:
         if not values:
             return Description(case.id, role, file.where, **_head(file.header()))
+        if isinstance(file, ChunkedFile):
+            counts = _counted(file)
+            return Description(case.id, role, file.where, **_head(file.header()), labels=counts)
         volume = file.read()
     except VoxtractError as error:
         return Description(case.id, role, file.where, error=str(error))
@@ -95,6 +98,17 @@ def _describe(case: Case, role: Literal["image", "labels"], file: VolumeFile, *,
         range=_range(volume),
         labels=_labels(volume, MANY_LABELS if role == "image" else np.inf),
     )
+
+
+def _counted(file: ChunkedFile) -> dict[int, int]:
+    """Voxels per positive value, chunk by chunk."""
+    counts: dict[int, int] = {}
+    for layer in file.layers():
+        for _, chunk in layer:
+            for value, count in zip(*np.unique(chunk, return_counts=True), strict=True):
+                if value > 0:
+                    counts[int(value)] = counts.get(int(value), 0) + int(count)
+    return dict(sorted(counts.items()))
 
 
 def _head(header: Header) -> dict[str, Any]:

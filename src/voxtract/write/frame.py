@@ -165,7 +165,7 @@ def row_categories(found: Findings, class_map: ClassMap | None) -> list[Category
     if class_map is None:
         of_label = ClassMap.of_labels(labels).categories
     else:
-        of_label = tuple(map(class_map.__getitem__, class_map.ids(labels).tolist()))
+        of_label = tuple(class_map.named(class_map.ids(labels).tolist()))
     return [of_label[i] for i in row.tolist()]
 
 

@@ -355,7 +355,9 @@ def test_colors_are_those_of_the_list(tmp_path: Path) -> None:
     assert classes is not None
     assert classes[1].color == "#ff8000"
     assert classes[77].name == "segment_77"
-    voxtract.extract(classed(tmp_path), tmp_path / "out", annotations="coco")  # the settings hold the classes as JSON
+    assert not voxtract.extract(classed(tmp_path), tmp_path / "out", annotations="coco").failed
+    categories = json.loads((tmp_path / "out/coco.json").read_text())["categories"]
+    assert {one["id"]: one["color"] for one in categories}[1] == "#ff8000"
 
 
 def test_a_run_is_resumed_with_the_classes_of_the_source(tmp_path: Path) -> None:
