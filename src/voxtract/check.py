@@ -20,7 +20,7 @@ import numpy as np
 
 from voxtract.crew import Crew, default_memory_limit, default_workers
 from voxtract.errors import InvalidInput, VoxtractError
-from voxtract.model import Case, Header, Source, VolumeFile
+from voxtract.model import Case, ChunkedFile, Header, Source, VolumeFile
 from voxtract.progress import Progress
 from voxtract.read import open_source
 from voxtract.storage import Remote
@@ -225,15 +225,25 @@ def _files(case: Case) -> Iterator[tuple[Role, VolumeFile]]:
         yield "labels", volume.file
 
 
+def _pieces(file: VolumeFile, header: Header) -> Iterator[NDArray[Any]]:
+    """All voxels of a volume; of one that is stored in chunks what is stored."""
+    if isinstance(file, ChunkedFile):
+        for layer in file.layers():
+            for _, chunk in layer:
+                yield chunk
+        return
+    plane_bytes = max(1, header.nbytes // header.grid.shape[2])
+    with closing(file.slabs(max(1, _SLAB // plane_bytes))) as slabs:
+        yield from slabs
+
+
 def _look(case: Case, role: Role, file: VolumeFile) -> _Seen:
     """Read a volume from its first to its last voxel."""
     try:
         header = file.header()
         tally = _Tally(header, counts_labels=role == "labels")
-        plane_bytes = max(1, header.nbytes // header.grid.shape[2])
-        with closing(file.slabs(max(1, _SLAB // plane_bytes))) as slabs:
-            for slab in slabs:
-                tally.add(slab)
+        for piece in _pieces(file, header):
+            tally.add(piece)
     except VoxtractError as error:
         return _Seen(CheckedVolume(case.id, role, file.where, error=str(error)))
     volume = CheckedVolume(

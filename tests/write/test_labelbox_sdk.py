@@ -30,11 +30,11 @@ from voxtract.write.labelbox import DataRow, LabelboxImport, LineObject, line_pa
 ROW = DataRow(global_key="ct-01")
 
 
-def label_of(payloads: list[dict[str, Any]]) -> Any:
-    """As the SDK reads an import file: which of its models each line is, is its own choice."""
+def read_by_it(payloads: list[dict[str, Any]]) -> list[Any]:
+    """As the SDK takes lines apart: which of its models each one is, is its own choice."""
     from labelbox.data.serialization.ndjson.label import NDLabel  # type: ignore[import-not-found, unused-ignore]
 
-    return NDLabel(annotations=json.loads(json.dumps(payloads)))
+    return [NDLabel(annotations=json.loads(json.dumps(one))).annotations for one in payloads]
 
 
 def test_lines_are_read_as_they_were_exported(tmp_path: Path) -> None:
@@ -49,10 +49,10 @@ def test_lines_are_read_as_they_were_exported(tmp_path: Path) -> None:
             name = next(iter(drawn.values())).name
             payloads.append(line_payload(ROW, LineObject(feature, name, group.name, points), uuid_maker("random")))
             expected += [(group.name, name, n, [tuple(p) for p in at.tolist()]) for n, at in points.items()]
-    label = label_of(payloads)
-    assert {type(one).__name__ for one in label.annotations} == {"NDDicomSegments"}
+    read = read_by_it(payloads)
+    assert {type(one).__name__ for one in read} == {"NDDicomSegments"}
     found = []
-    for one in label.annotations:
+    for one in read:
         assert one.data_row.global_key == "ct-01"
         for common in one.to_common(one.name, one.schema_id):
             assert common.keyframe is True
@@ -90,8 +90,7 @@ def test_masks_are_read_as_they_were_exported() -> None:
     files = dict(writer.case_files(found, SliceMasks(voxels, plane, rows)))
     text = next(content for name, content in files.items() if name.endswith(".ndjson"))
     assert isinstance(text, str)
-    label = label_of([json.loads(line) for line in text.splitlines()])
-    (one,) = label.annotations
+    (one,) = read_by_it([json.loads(line) for line in text.splitlines()])
     assert type(one).__name__ == "NDDicomMasks"
     common = one.to_common()
     assert getattr(common.group_key, "value", common.group_key) == "axial"
@@ -123,7 +122,7 @@ def test_boxes_are_closed_lines_to_it() -> None:
     writer = LabelboxImport({"ct": ROW}, lambda one: GroupPlane.of(one.plane.view, grid, Options(), 1))
     text = next(content for name, content in writer.case_files(found, None) if name.endswith(".ndjson"))
     assert isinstance(text, str)
-    (one,) = label_of([json.loads(line) for line in text.splitlines()]).annotations
+    (one,) = read_by_it([json.loads(line) for line in text.splitlines()])
     (common,) = one.to_common(one.name, None)
     assert common.frame == 3
     points = [(p.x, p.y) for p in common.value.points]

@@ -86,3 +86,20 @@ def silence(seconds: float) -> Answer:
         handler.connection.close()
 
     return answer
+
+
+def dripping(content: bytes) -> Answer:
+    """Byte after byte, until nobody listens."""
+
+    def answer(handler: http.server.BaseHTTPRequestHandler) -> None:
+        handler.send_response(200)
+        handler.send_header("Content-Length", str(len(content)))
+        handler.end_headers()
+        try:
+            for byte in content:
+                handler.wfile.write(bytes([byte]))
+                threading.Event().wait(0.02)
+        except OSError:
+            handler.close_connection = True
+
+    return answer

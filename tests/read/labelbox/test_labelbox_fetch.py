@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from tests.read.labelbox.exports import png
-from tests.read.labelbox.server import Server, body, hang_up, redirect, serving, silence, status
+from tests.read.labelbox.server import Server, body, dripping, hang_up, redirect, serving, silence, status
 from voxtract.errors import InvalidInput, OutputError
 from voxtract.read.labelbox import Fetcher, FetchFailed, Limits, fetch
 
@@ -159,6 +159,32 @@ def test_a_silent_server_is_given_up(tmp_path: Path, server: Server) -> None:
     server.answers["/m"] = silence(1.0)
     one = fetcher(tmp_path, server, limits=Limits(timeout_s=0.05, retries=0))
     assert "timed out" in str(failed(one, server.url("/m")))
+
+
+def test_a_body_that_comes_too_slowly_is_given_up(tmp_path: Path, server: Server) -> None:
+    server.answers["/m"] = dripping(PNG)
+    one = fetcher(tmp_path, server, limits=Limits(timeout_s=5.0, total_s=0.1, retries=0))
+    assert "not complete after 0.1 s" in str(failed(one, server.url("/m")))
+
+
+@pytest.mark.parametrize("parallel", [1, 3])
+def test_only_so_many_are_asked_for_at_once(tmp_path: Path, server: Server, parallel: int) -> None:
+    under_way: list[int] = []
+    most: list[int] = []
+
+    def slow(handler: Any) -> None:
+        under_way.append(1)
+        most.append(len(under_way))
+        time.sleep(0.02)
+        under_way.pop()
+        body(PNG)(handler)
+
+    for n in range(9):
+        server.answers[f"/{n}"] = slow
+    one = fetcher(tmp_path, server, limits=Limits(parallel=parallel))
+    found = one.many([server.url(f"/{n}") for n in range(9)], "png")
+    assert list(found.values()) == [PNG] * 9
+    assert max(most) <= parallel
 
 
 def test_a_server_that_is_not_there(tmp_path: Path, server: Server) -> None:
