@@ -1,7 +1,7 @@
 """Labelbox exports of DICOM data: what they say (rows), where it lies in a volume (planes), and volumes of it (source).
 
-The hosted product's import of DICOM has an end; its exports remain. What the format leaves open is an option here, see
-`Options`: every default is told in the remarks of a source, and nothing is settled silently.
+Labelbox's SDK knows DICOM up to 6.1; exports remain. What the format leaves open is an option here, see `Options`: all
+of them are told in the description of a source, and beside every output.
 """
 
 from voxtract.read.labelbox.fetch import ALLOWED_HOSTS, Fetcher, FetchFailed, Limits

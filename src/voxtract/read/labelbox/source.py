@@ -58,7 +58,8 @@ class LabelboxSource(Source):
 
     def late_remarks(self) -> tuple[Remark, ...]:
         """Masks that could not be had, points outside of pictures and the like, of the volumes read so far."""
-        return tuple(_remark(issue) for issue in self.heard if issue not in set(self.issues))
+        known = set(self.issues)
+        return tuple(_remark(issue) for issue in self.heard if issue not in known)
 
     def lines(self) -> Iterator[Line]:
         """Measure every line of every case; headers of the images are read.
