@@ -359,7 +359,13 @@ class TestMaskFile(ReaderContract):
 
 def embedded(data: NDArray[np.uint8]) -> Json:
     raw = ",".join(map(str, data.shape)).encode() + b"|" + data.tobytes(order="C")
-    return {"mask_3d": {"data": base64.b64encode(gzip.compress(raw)).decode(), "space": "", "space_origin": [0, 0, 0]}}
+    return {
+        "mask_3d": {
+            "data": base64.b64encode(gzip.compress(raw, mtime=0)).decode(),
+            "space": "",
+            "space_origin": [0, 0, 0],
+        }
+    }
 
 
 def test_a_mask_in_the_annotation_is_read_where_there_is_no_file(tmp_path: Path) -> None:
@@ -393,7 +399,7 @@ def test_the_placeholder_of_downloads_is_no_mask(tmp_path: Path) -> None:
     ],
 )
 def test_damaged_masks_in_the_annotation(tmp_path: Path, raw: bytes, said_of_it: str) -> None:
-    data = base64.b64encode(gzip.compress(raw)).decode()
+    data = base64.b64encode(gzip.compress(raw, mtime=0)).decode()
     make(tmp_path, said(solids=[solid(geometry={"mask_3d": {"data": data}})]))
     with pytest.raises(InvalidInput, match=said_of_it) as caught:
         one(tmp_path).labels[0].file.read()
@@ -405,10 +411,10 @@ def test_damaged_masks_in_the_annotation(tmp_path: Path, raw: bytes, said_of_it:
     [
         "?",
         "AAAA",
-        base64.b64encode(gzip.compress(b"six,7,8|")).decode(),
-        base64.b64encode(gzip.compress(b"6,7|")).decode(),
-        base64.b64encode(gzip.compress(b"6,7,8")).decode(),
-        base64.b64encode(gzip.compress(bytes(1000))).decode(),
+        base64.b64encode(gzip.compress(b"six,7,8|", mtime=0)).decode(),
+        base64.b64encode(gzip.compress(b"6,7|", mtime=0)).decode(),
+        base64.b64encode(gzip.compress(b"6,7,8", mtime=0)).decode(),
+        base64.b64encode(gzip.compress(bytes(1000), mtime=0)).decode(),
     ],
 )
 def test_what_is_no_mask_in_the_annotation(tmp_path: Path, data: str) -> None:
